@@ -1,0 +1,91 @@
+"""Building the index again from what the B+tree has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from ...protos.mvccpb import KeyValue
+from .backend import FINISHED_COMPACT_KEY, SCHEDULED_COMPACT_KEY, Bucket
+from .index import Index
+from .revision import REVISION_KEY_BYTES, main_of
+
+_CHUNK: Final = 10_000
+_FIRST_REVISION: Final = 1
+_NEVER: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The state of a store as its B+tree tells it."""
+
+    index: Index
+    revision: int
+    compacted: int
+    """The oldest revision that can be read, -1 if nothing was ever compacted."""
+    compaction_is_unfinished: bool
+    """Whether revisions given up by that compaction may still be stored."""
+    leased: dict[bytes, int]
+    """The keys that hang on leases, and on which."""
+
+
+class Rows(Protocol):
+    """What is read of a B+tree; see :class:`.backend.Backend`."""
+
+    def get(self, bucket: Bucket, key: bytes, /) -> bytes | None:
+        """Return the value of `key`, or None."""
+        ...
+
+    def range(
+        self, bucket: Bucket, start: bytes, end: bytes | None = None, limit: int = 0, /
+    ) -> list[tuple[bytes, bytes]]:
+        """Return the pairs with start <= key < end in key order, at most `limit` unless it is 0."""
+        ...
+
+
+def restore(backend: Rows) -> Restored:
+    """Read the whole bucket KEY; return the state of the store.
+
+    Takes seconds for millions of keys, and touches nothing but its result: it may run in a thread
+    of its own if `backend` may be read there.
+
+    A revision that was compacted away still counts: the last transactions may have been deletions
+    whose tombstones are gone, so the revision is at least that of the last compaction.
+    """
+    index = Index()
+    leased: dict[bytes, int] = {}
+    last = _FIRST_REVISION
+    start = b""
+    while rows := backend.range(Bucket.KEY, start, None, _CHUNK):
+        _restore_rows(rows, index, leased)
+        newest = rows[-1][0]
+        last = main_of(newest)
+        start = newest + b"\0"
+    scheduled = _main_at(backend, SCHEDULED_COMPACT_KEY)
+    finished = _main_at(backend, FINISHED_COMPACT_KEY)
+    compacted = max(scheduled, finished)
+    return Restored(index, max(last, compacted), compacted, scheduled > finished, leased)
+
+
+def _restore_rows(rows: list[tuple[bytes, bytes]], index: Index, leased: dict[bytes, int]) -> None:
+    """Add stored revisions to the index, oldest first; note which lease each key is left with."""
+    parse = KeyValue.FromString
+    restore_put = index.restore_put
+    for stored_key, value in rows:
+        kv = parse(value)
+        key = kv.key
+        if len(stored_key) > REVISION_KEY_BYTES:
+            index.restore_tombstone(key, stored_key[:REVISION_KEY_BYTES])
+            leased.pop(key, None)
+            continue
+        restore_put(key, stored_key, kv.create_revision, kv.version)
+        if lease_id := kv.lease:
+            leased[key] = lease_id
+        elif leased:
+            leased.pop(key, None)
+
+
+def _main_at(backend: Rows, key: bytes) -> int:
+    """Return the main revision stored in META under `key`, or -1."""
+    stored = backend.get(Bucket.META, key)
+    return _NEVER if stored is None else main_of(stored)

@@ -1,0 +1,191 @@
+"""The data directory: its layout, who holds it, and whether it is ours.
+
+    <data-dir>/member/snap/db                 the store
+    <data-dir>/member/snap/<term>-<index>.snap
+    <data-dir>/member/wal/<sequence>-<index>.wal
+    <data-dir>/member/unconfirmed             while it is not sure that the member is a new one
+
+The layout is etcd's, the store inside is not: a directory that etcd wrote is recognised and left
+alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import tempfile
+from pathlib import Path
+from typing import Final, Self
+
+from .segment import DIRECTORY_MODE, FILE_MODE, segments_of, sync_directory
+
+_BBOLT_MAGIC: Final = 0xED0CDAED
+_BBOLT_MAGIC_OFFSETS: Final = (16, 4096 + 16)
+_OURS: Final = frozenset({"member"})
+_UNCONFIRMED: Final = "unconfirmed"
+_OURS_IN_MEMBER: Final = frozenset({"snap", "wal", "wal.tmp", _UNCONFIRMED})
+_SYSTEM_ENTRIES: Final = frozenset({"lost+found"})
+
+
+class DataDirError(Exception):
+    """A data directory that cannot be used; ``path`` and ``reason`` tell which and why."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"cannot use {path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class DataDir:
+    """A data directory, held by this process until ``close``.
+
+    The lock is on the directory itself, so it leaves no file behind, and it goes with the process
+    however that ends.
+    """
+
+    def __init__(self, path: Path, wal_path: Path, descriptor: int) -> None:
+        self.path = path
+        self.wal_path = wal_path
+        self._descriptor = descriptor
+
+    @classmethod
+    def open(cls, path: Path, wal_path: Path | None = None) -> Self:
+        """Make or take over the directory at ``path``; raises ``DataDirError``.
+
+        ``wal_path`` is where the log is kept if not inside.
+        """
+        wal_path = wal_path if wal_path is not None else path / "member" / "wal"
+        _make(path)
+        directory = cls(path, wal_path, _lock(path))
+        try:
+            _refuse_foreign(path, wal_path)
+            for inner in (path / "member", directory.snap_path, wal_path.parent):
+                _make(inner)
+            for written in {directory.snap_path, wal_path.parent, *_existing(wal_path)}:
+                _probe_writable(written)
+        except BaseException:
+            directory.close()
+            raise
+        return directory
+
+    @property
+    def snap_path(self) -> Path:
+        """Where snapshots and the store are."""
+        return self.path / "member" / "snap"
+
+    @property
+    def store_path(self) -> Path:
+        """The store's file."""
+        return self.snap_path / "db"
+
+    @property
+    def has_wal(self) -> bool:
+        """Whether a member has run here before."""
+        return self.wal_path.is_dir() and bool(segments_of(self.wal_path))
+
+    @property
+    def is_unconfirmed(self) -> bool:
+        """Whether the member may have run before, in a directory that was lost."""
+        return self._mark.exists()
+
+    def doubt(self) -> None:
+        """Remember, durably, that it is not sure yet whether the member is a new one."""
+        self._mark.touch(FILE_MODE)
+        sync_directory(self._mark.parent)
+
+    def confirm(self) -> None:
+        """Note that the member is a new one; a crash may undo this."""
+        self._mark.unlink(missing_ok=True)
+
+    @property
+    def _mark(self) -> Path:
+        return self.path / "member" / _UNCONFIRMED
+
+    def close(self) -> None:
+        """Let go of the directory; again is harmless."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _existing(path: Path) -> tuple[Path, ...]:
+    return (path,) if path.is_dir() else ()
+
+
+def _make(path: Path) -> None:
+    try:
+        if path.is_dir():
+            return
+        path.mkdir(parents=True, mode=DIRECTORY_MODE)
+        sync_directory(path.parent)
+    except FileExistsError:
+        raise DataDirError(path, "it is not a directory") from None
+    except NotADirectoryError:
+        raise DataDirError(path, "a part of the path is not a directory") from None
+    except OSError as error:
+        raise DataDirError(path, f"cannot make it: {error.strerror}") from error
+
+
+def _lock(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DataDirError(path, f"cannot open it: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise DataDirError(path, "another process is using it") from None
+    except OSError as error:
+        os.close(descriptor)
+        raise DataDirError(path, f"cannot lock it: {error.strerror}") from error
+    return descriptor
+
+
+def _probe_writable(path: Path) -> None:
+    """Make sure that files can be made here; a mode alone does not tell (read-only mounts)."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path, prefix=".probe-"):
+            pass
+    except OSError as error:
+        raise DataDirError(path, f"cannot write in it: {error.strerror}") from error
+
+
+def _refuse_foreign(path: Path, wal_path: Path) -> None:
+    """Raise when the directory holds what is not ours, so that nothing of it is harmed."""
+    own_log = {wal_path.name, wal_path.name + ".tmp"}
+    try:
+        _refuse_unknown(path, _OURS | own_log if wal_path.parent == path else _OURS)
+        if (path / "member").exists():
+            _refuse_unknown(path / "member", _OURS_IN_MEMBER)
+        _refuse_bbolt(path / "member" / "snap" / "db")
+    except NotADirectoryError as error:
+        raise DataDirError(Path(str(error.filename)), "it is not a directory") from None
+    except OSError as error:
+        raise DataDirError(path, f"cannot read it: {error.strerror}") from error
+
+
+def _refuse_unknown(path: Path, known: frozenset[str]) -> None:
+    known |= _SYSTEM_ENTRIES
+    names = os.listdir(path)
+    unknown = sorted(name for name in names if name not in known and not name.startswith("."))
+    if unknown:
+        raise DataDirError(
+            path, f"it holds what no member wrote ({', '.join(unknown[:3])}); give an empty one"
+        )
+
+
+def _refuse_bbolt(store: Path) -> None:
+    if store.is_file() and is_bbolt(store):
+        raise DataDirError(
+            store, "it is a bbolt file: etcd itself wrote this directory; give another"
+        )
+
+
+def is_bbolt(path: Path) -> bool:
+    """Tell whether a file is a store of etcd itself. Raises ``OSError``."""
+    with path.open("rb") as file:
+        head = file.read(2 * 4096)
+    magics = (head[offset : offset + 4] for offset in _BBOLT_MAGIC_OFFSETS)
+    return any(struct.unpack("<I", each)[0] == _BBOLT_MAGIC for each in magics if len(each) == 4)
