@@ -1,0 +1,25 @@
+"""The transport between members: connections, messages, questions, snapshots.
+
+``Peers`` is all of it for one member; ``Receiver`` is what it needs of that member.
+``fetch_cluster`` asks a cluster about itself before one is a member.
+"""
+
+from .inquiry import fetch_cluster
+from .limits import PeerLimits
+from .peers import Peers
+from .receiver import ClusterInfo, PeerUnreachable, Receiver
+from .tls import PeerTlsError, calling_context, listening_context
+from .traffic import Traffic
+
+__all__ = [
+    "ClusterInfo",
+    "PeerLimits",
+    "PeerTlsError",
+    "PeerUnreachable",
+    "Peers",
+    "Receiver",
+    "Traffic",
+    "calling_context",
+    "fetch_cluster",
+    "listening_context",
+]
