@@ -1,0 +1,82 @@
+"""How a member begins to take part in its cluster: it is elected soon, and tells who it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from ..protos import membershippb
+from ..protos.errors import STOPPED, Refused
+from ..protos.etcdserverpb import InternalRaftRequest
+from .raft.messages import NOBODY
+from .version import CLUSTER_VERSION
+
+if TYPE_CHECKING:
+    from .member import Member
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS: Final = 0.005
+
+
+async def campaign_early(member: Member, *, is_founding: bool) -> None:
+    """Spare a start the wait for an election timeout, where that cannot disturb anybody.
+
+    A sole voter needs nobody. Founders need no timeout to find out that nobody leads: the one with
+    the lowest id campaigns once it can win. After a restart of several members most of the timeout
+    is passed over as soon as another member is there, as in etcd: a leader, if there is one, is
+    heard of within the rest.
+    """
+    core = member.core
+    others = [each.id for each in member.other_voters()]
+    if core.is_sole_voter:
+        core.campaign()
+    elif is_founding and member.id < min(others):
+        await _connected(member, others, (len(others) + 1) // 2)
+        if core.leader == NOBODY:
+            core.campaign()
+    elif not is_founding and others and member.settings.initial_election_tick_advance:
+        await _connected(member, others, 1)
+        if core.leader == NOBODY:
+            for _ in range(core.config.election_ticks - 2):
+                core.tick()
+    member.consensus.wake()
+
+
+async def _connected(member: Member, others: list[int], wanted: int) -> None:
+    """Wait until some of the others can be talked to."""
+
+    def connected() -> int:
+        return sum(member.peers.connected_since(each) is not None for each in others)
+
+    while connected() < wanted:  # noqa: ASYNC110 (there is nothing to be woken by)
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def publish(member: Member) -> None:
+    """Tell the cluster a member's name and URLs; try until it is applied.
+
+    Raises ``Refused(STOPPED)``.
+    """
+    attributes = membershippb.Attributes(
+        name=member.settings.name, client_urls=member.settings.advertise_client_urls
+    )
+    told = membershippb.ClusterMemberAttrSetRequest(
+        member_ID=member.id, member_attributes=attributes
+    )
+    while True:
+        try:
+            await member.propose(InternalRaftRequest(cluster_member_attr_set=told))
+            return
+        except Refused as refused:
+            if refused.refusal is STOPPED:
+                raise
+            log.warning("cannot tell the cluster who this is: %s; trying again", refused)
+
+
+async def set_cluster_version(member: Member) -> None:
+    """Let the cluster have a version, if this member leads and there is none yet."""
+    if member.is_leader and not member.applier.membership.version:
+        version = membershippb.ClusterVersionSetRequest(ver=CLUSTER_VERSION)
+        await member.propose(InternalRaftRequest(cluster_version_set=version))

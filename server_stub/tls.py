@@ -1,0 +1,85 @@
+"""How the ports speak TLS: contexts made of the files that the flags name."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from .config import PeerTlsSettings, TlsSettings
+
+_VERSIONS: Final = {
+    "TLS1.2": ssl.TLSVersion.TLSv1_2,
+    "TLS1.3": ssl.TLSVersion.TLSv1_3,
+    "": ssl.TLSVersion.MAXIMUM_SUPPORTED,
+}
+
+
+class TlsError(Exception):
+    """Files that no TLS can be made of; the text names the flag and the file at fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerTls:
+    """What one member needs to talk to the others; without TLS, nothing."""
+
+    server: ssl.SSLContext | None = None
+    client: ssl.SSLContext | None = None
+    allowed_names: tuple[str, ...] = ()
+    """Common names, one of which a caller's certificate must have; none: any."""
+
+
+def client_port_context(tls: TlsSettings) -> ssl.SSLContext:
+    """Make the context of the client port. Raises ``TlsError``."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _limit_versions(context, tls.min_version, tls.max_version)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    _show(context, tls.cert_file, tls.key_file, "")
+    if tls.trusted_ca_file is not None:
+        _trust(context, tls.trusted_ca_file, "")
+    if tls.client_cert_auth:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def peer_tls(tls: PeerTlsSettings | None) -> PeerTls:
+    """Make the contexts of the peer ports, our own and those we call. Raises ``TlsError``."""
+    if tls is None:
+        return PeerTls()
+    client = ssl.create_default_context()
+    _limit_versions(client, tls.min_version, tls.max_version)
+    if tls.trusted_ca_file is not None:
+        _trust(client, tls.trusted_ca_file, "peer-")
+    server = None
+    if tls.cert_file is not None and tls.key_file is not None:
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        _limit_versions(server, tls.min_version, tls.max_version)
+        for context in (server, client):
+            _show(context, tls.cert_file, tls.key_file, "peer-")
+        if tls.trusted_ca_file is not None:
+            _trust(server, tls.trusted_ca_file, "peer-")
+        if tls.client_cert_auth:
+            server.verify_mode = ssl.CERT_REQUIRED
+    return PeerTls(server, client, (tls.allowed_cn,) if tls.allowed_cn else ())
+
+
+def _limit_versions(context: ssl.SSLContext, oldest: str, newest: str) -> None:
+    context.minimum_version = _VERSIONS[oldest]
+    context.maximum_version = _VERSIONS[newest]
+
+
+def _show(context: ssl.SSLContext, certificate: Path, key: Path, prefix: str) -> None:
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise TlsError(
+            f"cannot use --{prefix}cert-file {certificate} with --{prefix}key-file {key}: {error}"
+        ) from error
+
+
+def _trust(context: ssl.SSLContext, authorities: Path, prefix: str) -> None:
+    try:
+        context.load_verify_locations(authorities)
+    except OSError as error:
+        raise TlsError(f"cannot use --{prefix}trusted-ca-file {authorities}: {error}") from error
