@@ -1,0 +1,1 @@
+"""The client: one flow for each operation, and two faces to call it by."""
