@@ -1,0 +1,1 @@
+"""Questions about speed and failover, one folder each, answered by running them."""

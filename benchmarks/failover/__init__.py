@@ -1,0 +1,1 @@
+"""What a client sees when a member fails, policy by policy, claim by claim."""

@@ -1,0 +1,1 @@
+"""What a call costs: our client beside a bare stub and other clients, our server beside etcd."""
