@@ -24,10 +24,11 @@ from etcd_pinwheel.client.aio import AsyncioWorld
 from etcd_pinwheel.client.assembly import assemble
 from etcd_pinwheel.client.blocking import BlockingWorld
 from etcd_pinwheel.client.config import Config
-from etcd_pinwheel.client.connections import Connections, Link, LinkChanged, LinkState
+from etcd_pinwheel.client.connections import Connections, Link, LinkState
 from etcd_pinwheel.client.endpoints import Endpoint
 from etcd_pinwheel.client.flow import awaiting, blocking
 from etcd_pinwheel.client.generations import BUILT_IN
+from etcd_pinwheel.client.world import LinkChanged
 from etcd_pinwheel.protos.etcdserverpb import (
     PutRequest,
     PutResponse,
