@@ -114,7 +114,7 @@ def goals(measured: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Goal]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--write-docs", action="store_true", help="into docs/testing.md")
     parser.add_argument("--one", choices=KINDS, help=argparse.SUPPRESS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from statistics import median
+from typing import Any
 
 import grpc.aio
 
@@ -32,7 +33,7 @@ async def _measure(put_target: str, watch_target: str, watchers: int, puts: int)
         watch = watching.stream_stream(
             WATCH_WATCH.path, WatchRequest.SerializeToString, WATCH_WATCH.reply.FromString
         )
-        stream = watch()
+        stream: Any = watch(None)
         for _ in range(watchers):
             await stream.write(WatchRequest(create_request=WatchCreateRequest(key=KEY)))
         for _ in range(watchers):

@@ -62,7 +62,9 @@ def side(name: str) -> Iterator[Side]:
         else LocalCluster(size=SIZE, processes=True)
     )
     with cluster:
-        leader, followers = _sorted_by_role(list(cluster.members))
+        leader, followers = _sorted_by_role(
+            [member for member in cluster if isinstance(member, LocalMember)]
+        )
         yield Side(name, leader, followers)
 
 

@@ -158,9 +158,10 @@ class Parent:
 
     def _listen(self) -> None:
         for line in sys.stdin:
-            self._loop.call_soon_threadsafe(self._told, *line.split())
+            word, _, when = line.strip().partition(" ")
+            self._loop.call_soon_threadsafe(self._told, word, when)
 
-    def _told(self, word: str, when: str = "") -> None:
+    def _told(self, word: str, when: str) -> None:
         if word == BEGIN:
             self.begins_at.set_result(float(when))
         elif word == STOP:
