@@ -16,6 +16,8 @@ class Expirable(Protocol):
     """What has a deadline."""
 
     deadline: float | None
+    tick: int
+    """Where :class:`Deadlines` keeps it, and nobody else's business."""
 
     def expire(self) -> None:
         """Learn that the deadline has passed."""
@@ -34,11 +36,11 @@ class Deadlines:
         self._order: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, due: Expirable) -> int:
-        """Watch a deadline; return the tick to :meth:`discard` it from."""
+    def add(self, due: Expirable) -> None:
+        """Watch a deadline until it has passed or is discarded."""
         assert due.deadline is not None
         horizon = self._clock() + _HORIZON_SECONDS
-        tick = int(min(due.deadline, horizon) * _TICKS_PER_SECOND) + 1
+        due.tick = tick = int(min(due.deadline, horizon) * _TICKS_PER_SECOND) + 1
         calls = self._ticks.get(tick)
         if calls is None:
             self._ticks[tick] = {due}
@@ -47,11 +49,10 @@ class Deadlines:
                 self._arm()
         else:
             calls.add(due)
-        return tick
 
-    def discard(self, due: Expirable, tick: int) -> None:
-        """Stop watching."""
-        calls = self._ticks.get(tick)
+    def discard(self, due: Expirable) -> None:
+        """Stop watching what was added, wherever it has moved since."""
+        calls = self._ticks.get(due.tick)
         if calls is not None:
             calls.discard(due)
 

@@ -90,11 +90,11 @@ class GrpcCall(Stream):
         "_head_sent",
         "_method",
         "_reader",
-        "_tick",
         "call",
         "deadline",
         "finished",
         "task",
+        "tick",
     )
 
     def __init__(self, stream_id: int, carrier: Carrier, method: Method, head: RequestHead) -> None:
@@ -109,9 +109,10 @@ class GrpcCall(Stream):
         self._head_sent = False
         self.finished = False
         self.deadline: float | None = None
+        self.tick = 0
         if head.timeout_seconds is not None:
             self.deadline = time.monotonic() + head.timeout_seconds
-            self._tick = carrier.serving.deadlines.add(self)
+            carrier.serving.deadlines.add(self)
         self.call = Call(head.metadata, carrier.peer, self.deadline)
 
     # What the two kinds of calls do with their messages
@@ -202,7 +203,7 @@ class GrpcCall(Stream):
     def _finish(self) -> None:
         self.finished = True
         if self.deadline is not None:
-            self._carrier.serving.deadlines.discard(self, self._tick)
+            self._carrier.serving.deadlines.discard(self)
         if self._buffered_bytes:
             self._carrier.count_buffered(-self._buffered_bytes)
             self._buffered_bytes = 0

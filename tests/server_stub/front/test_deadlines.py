@@ -13,6 +13,7 @@ from etcd_pinwheel.server_stub.front.deadlines import Deadlines
 class Due:
     def __init__(self, deadline: float) -> None:
         self.deadline: float | None = deadline
+        self.tick = 0
         self.expired = 0
 
     def expire(self) -> None:
@@ -56,10 +57,27 @@ async def test_never_early_and_at_most_a_little_late(clock: Clock, deadlines: De
 async def test_what_is_discarded_does_not_expire(clock: Clock, deadlines: Deadlines) -> None:
     kept, dropped = Due(1001.0), Due(1001.0)
     deadlines.add(kept)
-    deadlines.discard(dropped, deadlines.add(dropped))
+    deadlines.add(dropped)
+    deadlines.discard(dropped)
     clock.now = 1002.0
     deadlines.expire()
     assert (kept.expired, dropped.expired) == (1, 0)
+
+
+async def test_what_was_watched_for_long_can_be_discarded(
+    clock: Clock, deadlines: Deadlines
+) -> None:
+    """Long calls end too: neither they nor what they hold may stay until their deadline."""
+    due = Due(1000.0 + 3600)
+    deadlines.add(due)
+    for _ in range(20):
+        clock.now += 10
+        deadlines.expire()
+    deadlines.discard(due)
+    assert not any(deadlines._ticks.values())
+    clock.now = 1000.0 + 3601
+    deadlines.expire()
+    assert due.expired == 0
 
 
 async def test_a_distant_deadline_is_kept_without_a_tick_of_its_own(
