@@ -28,6 +28,9 @@ CONNECTION_WINDOW: Final = 8 << 20
 """Bytes a client may have under way to us, all streams together."""
 MAX_STREAMS: Final = 65_536
 """The most calls of one connection, whatever larger number is configured."""
+_STREAMS_A_TOKEN: Final = 64
+"""Streams whose windows are changed in the time that one cheap frame takes."""
+_TOO_MANY_SETTINGS: Final = "too many SETTINGS"
 
 
 class ConnectionFailed(Exception):
@@ -278,7 +281,7 @@ class Http2:
             return
         if len(payload) % 6:
             raise ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of an odd size")
-        self._spend("too many SETTINGS")
+        self._spend(_TOO_MANY_SETTINGS)
         self._expected = None
         for name, value in dict(frames.read_settings(payload)).items():
             self._apply_setting(name, value)
@@ -286,14 +289,21 @@ class Http2:
 
     def _apply_setting(self, name: int, value: int) -> None:
         if name == Setting.INITIAL_WINDOW_SIZE:
-            if value > frames.MAX_WINDOW or not self.outbox.set_initial_window(value):
-                raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
+            self._set_initial_window(value)
         elif name == Setting.MAX_FRAME_SIZE:
             if not frames.MAX_FRAME_BYTES <= value < 2**24:
                 raise _violation("a maximal frame size out of range")
             self.outbox.set_max_frame_bytes(value)
         elif name == Setting.ENABLE_PUSH and value > 1:
             raise _violation("ENABLE_PUSH is neither 0 nor 1")
+
+    def _set_initial_window(self, size: int) -> None:
+        """Change the windows of all streams, which costs as much as there are."""
+        if size == self.outbox.initial_window:
+            return
+        self._spend(_TOO_MANY_SETTINGS, len(self.streams) // _STREAMS_A_TOKEN)
+        if size > frames.MAX_WINDOW or not self.outbox.set_initial_window(size):
+            raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "a window too large")
 
     def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
         raise _violation("PUSH_PROMISE from a client")
@@ -349,8 +359,8 @@ class Http2:
         self.outbox.reset(stream, code)
         stream.on_reset()
 
-    def _spend(self, complaint: str) -> None:
-        if not self._patience.spend(self._clock(), self.outbox.completed):
+    def _spend(self, complaint: str, tokens: int = 1) -> None:
+        if not self._patience.spend(self._clock(), self.outbox.completed, tokens):
             raise _calm(complaint)
 
 

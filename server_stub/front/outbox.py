@@ -29,8 +29,9 @@ class Outbox:
         self._data_bytes = 0
         self._ready: deque[Stream] = deque()
         self._window = frames.DEFAULT_WINDOW
-        self._initial_window = frames.DEFAULT_WINDOW
         self._max_frame_bytes = frames.MAX_FRAME_BYTES
+        self.initial_window = frames.DEFAULT_WINDOW
+        """What the client grants each new stream; :meth:`set_initial_window` changes it."""
         self.writable = True
         """Whether the transport takes more data; the connection sets it."""
         self.wrote = False
@@ -129,7 +130,7 @@ class Outbox:
 
     def open(self, stream: Stream) -> None:
         """Give a new stream the window the client grants each."""
-        stream.send_window = self._initial_window
+        stream.send_window = self.initial_window
 
     def set_max_frame_bytes(self, size: int) -> None:
         """Follow the client's SETTINGS_MAX_FRAME_SIZE."""
@@ -137,8 +138,8 @@ class Outbox:
 
     def set_initial_window(self, size: int) -> bool:
         """Follow the client's SETTINGS_INITIAL_WINDOW_SIZE; False if a window overflows."""
-        change = size - self._initial_window
-        self._initial_window = size
+        change = size - self.initial_window
+        self.initial_window = size
         fits = [self.widen_stream(stream, change) for stream in self._streams.values()]
         return all(fits)
 

@@ -9,7 +9,7 @@ _IDLE_PING_SECONDS: Final = 2 * 60 * 60
 
 
 class Patience:
-    """A bucket of tokens: a frame that is cheap to send and useless costs one.
+    """A bucket of tokens: a frame that is cheap to send and useless costs one, or what it takes.
 
     Cancelled calls, pings, settings, empty frames and the like are all fine, now and then. A
     call that ran to its end pays a token back, so a busy client is forgiven more than an idle
@@ -25,14 +25,14 @@ class Patience:
         self._updated = now
         self._completed = 0
 
-    def spend(self, now: float, completed: int) -> bool:
+    def spend(self, now: float, completed: int, tokens: int = 1) -> bool:
         """Pay for one such frame; False when there is nothing left to pay with.
 
         ``completed`` counts the connection's calls that ran to their end, since its beginning.
         """
         refill = (now - self._updated) * self._per_second + (completed - self._completed)
         self._updated, self._completed = now, completed
-        self._tokens = min(self._burst, self._tokens + refill) - 1
+        self._tokens = min(self._burst, self._tokens + refill) - tokens
         return self._tokens >= 0
 
 
