@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
@@ -47,6 +48,13 @@ from ..version import SERVER_VERSION
 from .call import Call, Method
 
 BLOB_BYTES: Final = 32 * 1024
+SNAPSHOTS_AT_A_TIME: Final = 3
+"""Each takes as much of the disk as the store, beside the log; a full disk stops the member."""
+STALLED_SECONDS: Final = 60.0
+"""How long a client may leave a piece of its snapshot untaken."""
+NOT_TAKEN: Final = Refusal(
+    Code.RESOURCE_EXHAUSTED, "etcdserver: the snapshot was dropped, as it was not taken for long"
+)
 NO_DOWNGRADES: Final = Refusal(Code.UNIMPLEMENTED, "etcdserver: downgrade is not supported")
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 
@@ -54,8 +62,10 @@ _VERSION: Final = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 class Maintenance:
     """Looking after a member."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Member, *, stalled_seconds: float = STALLED_SECONDS) -> None:
         self._member = member
+        self._stalled_seconds = stalled_seconds
+        self._snapshots = asyncio.Semaphore(SNAPSHOTS_AT_A_TIME)
 
     def methods(self) -> tuple[Method, ...]:
         """The RPCs of the service."""
@@ -133,15 +143,27 @@ class Maintenance:
     async def Snapshot(
         self, request: SnapshotRequest, call: Call
     ) -> AsyncIterator[SnapshotResponse]:
-        """Send a consistent copy of the backend, and its SHA-256 as the last 32 bytes."""
-        path = await self._copy_of_backend()
-        with path.open("rb") as file:
+        """Send a consistent copy of the backend, and its SHA-256 as the last 32 bytes.
+
+        The copy is a file, and stays for as long as the client takes. So there are only so many:
+        further calls wait for their turn, and who takes nothing for long loses the copy.
+        """
+        loop = asyncio.get_running_loop()
+        await self._snapshots.acquire()
+        with ExitStack() as copy:
+            copy.callback(self._snapshots.release)
+            path = await self._copy_of_backend()
+            file = copy.enter_context(path.open("rb"))
             path.unlink()
             left_bytes = file.seek(0, 2)
             file.seek(0)
             async for reply in _blobs(file, left_bytes):
                 self._member.fill_header(reply.header)
-                yield reply
+                stalled = loop.call_later(self._stalled_seconds, copy.close)
+                try:
+                    yield reply
+                finally:
+                    stalled.cancel()
 
     async def _copy_of_backend(self) -> Path:
         """Make a file with all that is applied by now; the caller deletes it."""
@@ -188,9 +210,11 @@ def _check_downgrade_target(target: str, current: str) -> None:
 
 
 async def _blobs(file: BinaryIO, left_bytes: int) -> AsyncIterator[SnapshotResponse]:
-    """Yield a file in pieces, then the digest of all of them."""
+    """Yield a file in pieces, then the digest of all. Raises Refused if it was closed meanwhile."""
     digest = hashlib.sha256()
     while left_bytes > 0:
+        if file.closed:
+            raise Refused(NOT_TAKEN)
         blob = await asyncio.to_thread(file.read, min(BLOB_BYTES, left_bytes))
         digest.update(blob)
         left_bytes -= len(blob)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inprocess.served import Served
+from inprocess.served import PATIENCE_SECONDS, Served
 
 from etcd_pinwheel.protos import rpcs
 from etcd_pinwheel.protos.errors import (
@@ -27,6 +27,11 @@ from etcd_pinwheel.protos.errors import (
 )
 from etcd_pinwheel.protos.etcdserverpb import CORRUPT, NOSPACE, Member
 from etcd_pinwheel.server_stub.api.call import Call
+from etcd_pinwheel.server_stub.api.maintenance import (
+    NOT_TAKEN,
+    SNAPSHOTS_AT_A_TIME,
+    Maintenance,
+)
 from etcd_pinwheel.server_stub.version import SERVER_VERSION
 
 
@@ -140,6 +145,55 @@ async def test_a_client_that_leaves_during_a_snapshot_leaves_no_file(served: Ser
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
     assert set(served.settings.snap_path.iterdir()) == before
+
+
+async def test_there_are_only_so_many_copies_for_snapshots(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take the space of the log: what comes on top waits until one was taken."""
+    copied: list[Path] = []
+    snapshot = served.member.backend.snapshot
+
+    def counted(directory: Path) -> Path:
+        copied.append(snapshot(directory))
+        return copied[-1]
+
+    monkeypatch.setattr(served.member.backend, "snapshot", counted)
+    serve = served.methods[rpcs.MAINTENANCE_SNAPSHOT.path].serve
+    streams = [
+        serve(rpcs.MAINTENANCE_SNAPSHOT.request(), Call({})) for _ in range(SNAPSHOTS_AT_A_TIME + 1)
+    ]
+    for stream in streams[:-1]:
+        await anext(stream)
+    late = asyncio.create_task(anext(streams[-1]))
+    await asyncio.sleep(0)
+    async with served.member.backend_file:  # nobody makes a copy
+        assert len(copied) == SNAPSHOTS_AT_A_TIME
+    await streams[0].aclose()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert (await late).blob
+    assert len(copied) == SNAPSHOTS_AT_A_TIME + 1
+    for stream in streams:
+        await stream.aclose()
+
+
+async def test_who_does_not_take_a_snapshot_loses_it(served: Served) -> None:
+    for number in range(100):
+        await served.put(b"k%d" % number, b"x" * 1_000)
+    impatient = Maintenance(served.member, stalled_seconds=0.0)
+
+    def asked() -> AsyncIterator[Any]:
+        return impatient.Snapshot(rpcs.MAINTENANCE_SNAPSHOT.request(), Call({}))
+
+    stalled = [asked() for _ in range(SNAPSHOTS_AT_A_TIME)]
+    for stream in stalled:
+        assert (await anext(stream)).remaining_bytes
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert [reply async for reply in asked()][-1].remaining_bytes == 0
+    for stream in stalled:
+        with pytest.raises(Refused) as caught:
+            await anext(stream)
+        assert caught.value.refusal is NOT_TAKEN
 
 
 REFUSED: list[tuple[Any, dict[str, Any], Refusal]] = [
