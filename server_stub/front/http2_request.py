@@ -28,21 +28,28 @@ class Carrier(Protocol):
 
 
 class PlainRequest(Stream):
-    """One request to a route, answered when its body is complete."""
+    """One request to a route, answered when its body is complete, or is too much.
 
-    __slots__ = ("_body", "_carrier", "_head", "_task")
+    Invariant: ``_answered`` is set with the answer, which may wait for the client; what comes of
+    the body after that is dropped.
+    """
+
+    __slots__ = ("_answered", "_body", "_carrier", "_head", "_task")
 
     def __init__(self, stream_id: int, carrier: Carrier, head: RequestHead) -> None:
         super().__init__(stream_id)
         self._carrier = carrier
         self._head = head
         self._body = bytearray()
+        self._answered = False
         self._task: asyncio.Task[None] | None = None
 
     def on_data(self, data: bytes, ended: bool) -> None:
+        self._carrier.http2.credit(self)
+        if self._answered:
+            return
         self._body += data
         self._carrier.count_buffered(len(data))
-        self._carrier.http2.credit(self)
         if len(self._body) > self._carrier.serving.limits.max_message_bytes:
             self._respond(BODY_TOO_LARGE)
         elif ended:
@@ -60,6 +67,7 @@ class PlainRequest(Stream):
         self._respond(await answer(routes, head.method, head.path, body))
 
     def _respond(self, response: HttpResponse) -> None:
+        self._answered = True
         self._release()
         outbox = self._carrier.http2.outbox
         head = encode(

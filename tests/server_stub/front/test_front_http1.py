@@ -10,7 +10,7 @@ import urllib.request
 from typing import Any
 
 import pytest
-from hyperframe.frame import DataFrame, HeadersFrame
+from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame, WindowUpdateFrame
 
 from etcd_pinwheel.server_stub.api.call import HttpRequest, HttpResponse
 
@@ -274,3 +274,35 @@ async def test_plain_requests_over_http2(serve: Any, raw: Any) -> None:
     for _ in range(3):
         client.send(DataFrame(13, bytes(15_000)))
     assert (await client.until(HeadersFrame, 13)).fields[":status"] == "413"
+
+
+async def test_a_body_too_large_is_answered_once(serve: Any, raw: Any) -> None:
+    """Also when the answer has to wait for the client, which sends on meanwhile."""
+    served = await serve(max_message_bytes=10_000)
+    client = await raw(served, {SettingsFrame.INITIAL_WINDOW_SIZE: 0})
+    asked = 0
+
+    async def counted(request: HttpRequest) -> HttpResponse:
+        nonlocal asked
+        asked += 1
+        return HttpResponse(200, b"done")
+
+    served.front._serving.routes["/counted"] = counted
+    client.send(get(client, 1, "/counted", "POST", end=False))
+    sent = 0
+    while sent < 600_000:
+        client.send(DataFrame(1, bytes(15_000)))
+        sent += 15_000
+        await client.round_trip()
+    client.send(DataFrame(1, b"", flags=["END_STREAM"]))
+    await client.quiet()
+    client.send(WindowUpdateFrame(1, 10_000))
+    body = b""
+    while "END_STREAM" not in (last := await client.until(DataFrame, 1)).flags:
+        body += last.data
+    assert body == b"http: request body too large\n"
+    await client.quiet()
+    heads = [f.fields[":status"] for f in client.seen if isinstance(f, HeadersFrame)]
+    assert (heads, asked) == (["413"], 0)
+    [connection] = served.front._serving.connections
+    assert connection._buffered_bytes == 0
