@@ -11,7 +11,7 @@ from typing import Final
 import h11
 
 from ..api.call import HttpResponse
-from .http_answer import BODY_TOO_LARGE, answer, plain_text
+from .http_answer import BODY_TOO_LARGE, answer, origin_form, plain_text
 from .linger import linger
 from .serving import Serving, peer_name
 
@@ -161,8 +161,13 @@ class Http1Connection(asyncio.Protocol):
 
     async def _serve(self, request: h11.Request) -> None:
         body, self._body = bytes(self._body), bytearray()
-        method, target = request.method.decode(), request.target.decode("latin-1")
-        self._respond(await answer(self._serving.routes, method, target, body))
+        method = request.method.decode()
+        try:
+            target = origin_form(request.target.decode("latin-1"))
+        except ValueError:
+            self._respond(plain_text(400, "bad request target"))
+        else:
+            self._respond(await answer(self._serving.routes, method, target, body))
         self._expect_within(self._serving.limits.body_seconds)
         await self._writable.wait()
         self._serving_task = None

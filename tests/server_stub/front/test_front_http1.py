@@ -82,6 +82,27 @@ async def test_requests_follow_each_other_on_one_connection(serve: Any, http1: A
     assert (await client.response())[2] == b"GET /hello {} 0"
 
 
+@pytest.mark.parametrize(
+    ("target", "status", "body"),
+    [
+        ("http://x/hello", 200, b"GET /hello {} 0"),
+        ("HTTPS://[::1]:2379/%68ello?a=b", 200, b"GET /hello {'a': ['b']} 0"),
+        ("http:///hello?", 200, b"GET /hello {} 0"),
+        ("http://x", 404, b"404 page not found\n"),
+        ("http://x/hello#a", 404, b"404 page not found\n"),
+        ("http://[::1/hello", 400, b"bad request target\n"),
+    ],
+)
+async def test_targets_as_for_a_proxy(
+    serve: Any, http1: Any, target: str, status: int, body: bytes
+) -> None:
+    client = await http1(await serve())
+    client.writer.write(f"GET {target} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+    assert (await client.response())[::2] == (status, body)
+    client.writer.write(b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert (await client.response())[0] == 200
+
+
 async def test_no_answer_waits_for_an_acknowledgement(serve: Any, http1: Any) -> None:
     """Else one is late by as long as the client is silent, whatever it speaks."""
     served = await serve()
