@@ -23,6 +23,8 @@ _TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
 _UNIT_SECONDS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _NOT_PRINTABLE: Final = re.compile(rb"[^\x20-\x24\x26-\x7e]")
 _GZIP_WINDOW_BITS: Final = 31
+_GZIP_MEMBERS: Final = 16
+"""The most in one message: each costs a copy of all that follow it."""
 
 
 def timeout_seconds(text: str) -> float:
@@ -124,18 +126,27 @@ class MessageReader:
 
 
 def _gunzip(payload: bytes, max_bytes: int) -> bytes:
-    inflater = zlib.decompressobj(_GZIP_WINDOW_BITS)
-    try:
-        message = inflater.decompress(payload, max_bytes + 1)
-    except zlib.error as error:
-        text = f"grpc: failed to decompress the received message: {error}"
-        raise Refused(Refusal(Code.INTERNAL, text)) from error
-    if len(message) > max_bytes:
-        raise _too_large("message after decompression", len(message), max_bytes)
-    if not inflater.eof:
-        text = "grpc: failed to decompress the received message: unexpected EOF"
-        raise Refused(Refusal(Code.INTERNAL, text))
-    return message
+    """Inflate a message of one member or several, which gzip allows (RFC 1952, 2.2)."""
+    message = bytearray()
+    for _ in range(_GZIP_MEMBERS):
+        inflater = zlib.decompressobj(_GZIP_WINDOW_BITS)
+        try:
+            message += inflater.decompress(payload, max_bytes - len(message) + 1)
+        except zlib.error as error:
+            raise _not_inflated(str(error)) from error
+        if len(message) > max_bytes:
+            raise _too_large("message after decompression", len(message), max_bytes)
+        if not inflater.eof:
+            raise _not_inflated("unexpected EOF")
+        payload = inflater.unused_data
+        if not payload:
+            return bytes(message)
+    raise _not_inflated(f"more than {_GZIP_MEMBERS} members")
+
+
+def _not_inflated(why: str) -> Refused:
+    text = f"grpc: failed to decompress the received message: {why}"
+    return Refused(Refusal(Code.INTERNAL, text))
 
 
 def _too_large(what: str, size: int, limit: int) -> Refused:

@@ -21,7 +21,8 @@ _OF_THE_CONNECTION: Final = frozenset(
 _OF_THE_PROTOCOL: Final = frozenset(
     {b"te", b"content-type", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"}
 )
-_GRPC_CONTENT_TYPES: Final = frozenset({"application/grpc", "application/grpc+proto"})
+_GRPC: Final = re.compile(r"application/grpc(\+.*)?", re.IGNORECASE)
+"""A subtype names the encoding of messages; as with grpc-go, it is protobuf's whatever it says."""
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_IN_VALUE: Final = re.compile(rb"[\x00\r\n]")
 
@@ -58,7 +59,7 @@ def parse(headers: Iterable[Header], *, oversized: bool = False) -> RequestHead:
     except ValueError as error:
         refusal = Refusal(Code.INTERNAL, str(error))
     content_type = _text(fields.get(b"content-type", b""))
-    encoding = _text(fields.get(b"grpc-encoding", b"identity"))
+    encoding = _text(fields.get(b"grpc-encoding", b"")) or "identity"
     if encoding not in grpc_wire.ENCODINGS:
         text = f'grpc: Decompressor is not installed for grpc-encoding "{encoding}"'
         refusal = Refusal(Code.UNIMPLEMENTED, text)
@@ -68,7 +69,7 @@ def parse(headers: Iterable[Header], *, oversized: bool = False) -> RequestHead:
         method=_text(fields[b":method"]),
         path=_text(fields[b":path"]),
         content_type=content_type,
-        is_grpc=content_type.partition(";")[0].strip().lower() in _GRPC_CONTENT_TYPES,
+        is_grpc=_GRPC.fullmatch(content_type.partition(";")[0].strip()) is not None,
         encoding=encoding,
         timeout_seconds=timeout,
         metadata=MappingProxyType(metadata),

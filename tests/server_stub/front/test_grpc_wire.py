@@ -62,6 +62,21 @@ def test_gzip() -> None:
     ]
 
 
+def test_gzip_of_several_members() -> None:
+    members = [b"x" * 60, b"", b"y" * 40, b""]
+    payload = b"".join(map(gzip.compress, members))
+    assert MessageReader(100, "gzip").feed(framed(payload, 1)) == [b"x" * 60 + b"y" * 40]
+
+
+def test_the_members_of_a_gzip_bomb_share_one_bound() -> None:
+    assert refusal(framed(gzip.compress(b"\0" * 60) * 2, 1), 100, "gzip") == (
+        Code.RESOURCE_EXHAUSTED,
+        "grpc: received message after decompression larger than max (101 vs. 100)",
+    )
+    code, text = refusal(framed(gzip.compress(b"") * 2000, 1), 100_000, "gzip")
+    assert (code, text.rpartition(": ")[2]) == (Code.INTERNAL, "more than 16 members")
+
+
 def test_a_gzip_bomb_is_not_inflated() -> None:
     bomb = gzip.compress(b"\0" * 50_000_000)
     assert len(bomb) < 60_000
@@ -72,7 +87,15 @@ def test_a_gzip_bomb_is_not_inflated() -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    [b"not gzip", b"", gzip.compress(b"x" * 50, mtime=0)[:-4], zlib.compress(b"other format")],
+    [
+        b"not gzip",
+        b"",
+        gzip.compress(b"x" * 50, mtime=0)[:-4],
+        zlib.compress(b"other format"),
+        gzip.compress(b"x", mtime=0) + b"zz",
+        gzip.compress(b"x", mtime=0) + b"\0",
+        gzip.compress(b"x", mtime=0) + gzip.compress(b"y", mtime=0)[:-1],
+    ],
 )
 def test_bad_gzip(payload: bytes) -> None:
     code, text = refusal(framed(payload, 1), encoding="gzip")

@@ -47,7 +47,9 @@ def test_a_grpc_request() -> None:
         (b"application/grpc", True),
         (b"application/grpc+proto", True),
         (b"application/grpc;charset=utf-8", True),
-        (b"application/grpc+json", False),
+        (b"application/grpc+json", True),
+        (b"application/grpc+; charset=utf-8", True),
+        (b"application/grpcfoo", False),
         (b"application/grpc-web", False),
         (b"text/plain", False),
         (b"", False),
@@ -55,6 +57,12 @@ def test_a_grpc_request() -> None:
 )
 def test_content_types(content_type: bytes, is_grpc: bool) -> None:
     assert parse([*BASE[:-1], (b"content-type", content_type)]).is_grpc is is_grpc
+
+
+@pytest.mark.parametrize("encoding", [b"", b"identity"])
+def test_messages_that_are_not_compressed(encoding: bytes) -> None:
+    head = parse([*BASE, (b"grpc-encoding", encoding)])
+    assert (head.encoding, head.refusal) == ("identity", None)
 
 
 @pytest.mark.parametrize(
