@@ -128,6 +128,7 @@ OpenWatch = Callable[[grpc.Channel], grpc.Call]
 def open_watch() -> Iterator[OpenWatch]:
     """Open watches whose client never half-closes, until the test is over."""
     over = threading.Event()
+    opened: list[grpc.Call] = []
 
     def requests() -> Iterator[WatchRequest]:
         yield WatchRequest(create_request=WatchCreateRequest(key=b"k"))
@@ -138,6 +139,7 @@ def open_watch() -> Iterator[OpenWatch]:
             WATCH_WATCH.path, WatchRequest.SerializeToString, WATCH_WATCH.reply.FromString
         )(requests())
         assert next(stream).created
+        opened.append(stream)  # gRPC cancels a call that nobody holds
         return stream
 
     yield open_one
