@@ -6,6 +6,7 @@ import asyncio
 from typing import Protocol
 
 from ..api.call import HttpResponse
+from .frames import ErrorCode
 from .header_blocks import encode
 from .http2 import Http2
 from .http_answer import BODY_TOO_LARGE, answer
@@ -67,9 +68,14 @@ class PlainRequest(Stream):
         self._respond(await answer(routes, head.method, head.path, body))
 
     def _respond(self, response: HttpResponse) -> None:
+        """Answer, unless the client leaves too much unread already."""
         self._answered = True
         self._release()
         outbox = self._carrier.http2.outbox
+        if outbox.pending_bytes > self._carrier.serving.limits.max_buffered_bytes:
+            outbox.reset(self, ErrorCode.ENHANCE_YOUR_CALM)
+            self._carrier.flush_soon()
+            return
         head = encode(
             [
                 (b":status", b"%d" % response.status),

@@ -10,9 +10,16 @@ import urllib.request
 from typing import Any
 
 import pytest
-from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame, WindowUpdateFrame
+from hyperframe.frame import (
+    DataFrame,
+    HeadersFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
 from etcd_pinwheel.server_stub.api.call import HttpRequest, HttpResponse
+from etcd_pinwheel.server_stub.front.frames import ErrorCode
 
 
 class Http1:
@@ -327,3 +334,21 @@ async def test_a_body_too_large_is_answered_once(serve: Any, raw: Any) -> None:
     assert (heads, asked) == (["413"], 0)
     [connection] = served.front._serving.connections
     assert connection._buffered_bytes == 0
+
+
+async def test_answers_that_are_not_taken_are_bounded(serve: Any, raw: Any) -> None:
+    """A client that asks and asks, and never opens the window."""
+    served = await serve(max_buffered_bytes=100_000)
+    client = await raw(served, {SettingsFrame.INITIAL_WINDOW_SIZE: 0})
+
+    async def large(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, bytes(10_000))
+
+    served.front._serving.routes["/large"] = large
+    for stream_id in range(1, 61, 2):
+        client.send(get(client, stream_id, "/large"))
+    assert (await client.until(RstStreamFrame, 59)).error_code == ErrorCode.ENHANCE_YOUR_CALM
+    [connection] = served.front._serving.connections
+    assert 100_000 < connection.http2.outbox.pending_bytes <= 110_000
+    client.send(SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 20_000}))
+    assert (await client.until(DataFrame, 1)).data == bytes(10_000)
