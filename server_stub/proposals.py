@@ -136,6 +136,33 @@ class Proposals:
         TOO_MANY_REQUESTS, one of the three TIMEOUT texts, STOPPED. After a timeout or STOPPED
         nobody knows whether the request takes effect.
         """
+        data, reply = self._registered(request)
+        self._held.append(data)
+        self._wake()
+        return reply
+
+    async def propose_as_leader(self, request: InternalRaftRequest) -> Message:
+        """Propose what only the leader may: it is appended here and now, in this term, or never.
+
+        It never stands in the queue, from which it could be handed on to another leader; so it does
+        not wait for what does, and may come before that in the log.
+
+        Raises ``Refused`` as :meth:`propose` does, and LEADER_CHANGED when this member does not
+        lead, or is handing the lead over, or takes nothing just now.
+        """
+        if self._raft.role is not Role.LEADER:
+            raise Refused(LEADER_CHANGED)
+        data, reply = self._registered(request)
+        try:
+            self._raft.propose(data)
+        except ProposalDropped:
+            del self._waiting[data]
+            raise Refused(LEADER_CHANGED) from None
+        self._wake()
+        return await reply
+
+    def _registered(self, request: InternalRaftRequest) -> tuple[bytes, asyncio.Future[Message]]:
+        """Have a caller wait for a request; return its data, and the reply to be awaited."""
         if not self.is_open:
             raise Refused(STOPPED)
         self._refuse_if_behind(request)
@@ -145,24 +172,7 @@ class Proposals:
             raise Refused(REQUEST_TOO_LARGE)
         reply: asyncio.Future[Message] = self._loop.create_future()
         self._waiting[data] = _Waiter(request, reply, self._clock())
-        self._held.append(data)
-        self._wake()
-        return reply
-
-    async def propose_as_leader(self, request: InternalRaftRequest) -> Message:
-        """Propose what only the leader may: it is appended here and now, in this term, or never.
-
-        Raises ``Refused`` as :meth:`propose` does, and LEADER_CHANGED when this member does not
-        lead, or is handing the lead over.
-        """
-        if self._raft.role is not Role.LEADER or self._held:
-            raise Refused(LEADER_CHANGED)
-        reply = self.propose(request)
-        self.hand_over()
-        if self._held:
-            del self._waiting[self._held.pop()]
-            raise Refused(LEADER_CHANGED)
-        return await reply
+        return data, reply
 
     def propose_change(self, change: raftpb.ConfChange) -> asyncio.Future[None]:
         """Have the membership changed; done when the change is applied here.

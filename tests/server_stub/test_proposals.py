@@ -223,6 +223,39 @@ async def test_a_leader_proposes_at_once_or_never(desk: Desk) -> None:
     assert isinstance(await proposing, PutResponse)
 
 
+async def test_what_a_leader_proposes_does_not_wait_for_what_is_held(desk: Desk) -> None:
+    """Under load something is always held; and what is held may be too much for the core."""
+    desk.core.role = Role.LEADER
+    waiting = [desk.put(b"1"), desk.put(b"2")]
+    revokes = [InternalRaftRequest(lease_revoke={"ID": number}) for number in (1, 2)]
+    propose = desk.proposals.propose_as_leader
+    proposing = [asyncio.create_task(propose(revoke)) for revoke in revokes]
+    await asyncio.sleep(0)
+    assert len(desk.core.taken) == 2
+    desk.turn()
+    assert len(desk.core.taken) == 4
+    keys = [InternalRaftRequest.FromString(data).put.key for data in desk.core.taken]
+    assert keys == [b"", b"", b"1", b"2"]
+    for data in desk.core.taken:
+        desk.applied(data)
+    await asyncio.gather(*waiting, *proposing)
+
+
+async def test_what_a_leader_could_not_propose_is_never_handed_on(desk: Desk) -> None:
+    desk.core.role = Role.LEADER
+    desk.core.takes = False
+    waiting = desk.put()
+    with pytest.raises(Refused) as caught:
+        await desk.proposals.propose_as_leader(InternalRaftRequest(lease_revoke={"ID": 1}))
+    assert caught.value.refusal is LEADER_CHANGED
+    desk.core.role = Role.FOLLOWER
+    desk.core.takes = True
+    desk.turn()
+    (data,) = desk.core.taken
+    assert InternalRaftRequest.FromString(data).put.key == b"k"
+    assert not waiting.done()
+
+
 async def test_an_end_answers_everybody(desk: Desk) -> None:
     desk.core.takes = False
     waiting, change = desk.put(), desk.proposals.propose_change(raftpb.ConfChange())
