@@ -123,7 +123,8 @@ class LeaseDuties:
         """Renew a lease, here or at the leader; return its TTL in seconds.
 
         Raises ``Refused``: LEASE_NOT_FOUND, LEADER_CHANGED, NO_LEADER, TIMEOUT,
-        TIMEOUT_APPLIED_INDEX.
+        TIMEOUT_APPLIED_INDEX; and as :meth:`.proposals.Proposals.propose` does, for a lease with a
+        checkpoint.
         """
         if self._tenure.is_in_office:
             return await self._renew_here(lease_id)
@@ -170,21 +171,27 @@ class LeaseDuties:
     # What the leader answers
 
     async def _renew_here(self, lease_id: int) -> int:
-        """Renew a lease. One that has run out is answered for only once it is really gone, so that
-        whoever hears of its end finds its keys deleted.
+        """Renew a lease.
+
+        One that has run out is answered for only once it is really gone, so that whoever hears of
+        its end finds its keys deleted. One with a checkpoint is renewed once the log has cleared
+        that, so that the next leader knows of the renewal.
         """
-        await self._leadership.prove()
         lessor = self._lessor
+        await self._leadership.prove()
         if not lessor.exists(lease_id):
             await self._catch_up()
-        while lessor.exists(lease_id) and lessor.has_expired(lease_id, self._clock()):
-            gone = self._until_gone.setdefault(lease_id, asyncio.Future())
-            await asyncio.shield(gone)
-        has_checkpoint = lessor.exists(lease_id) and lessor.lease(lease_id).remaining_seconds > 0
-        ttl_seconds = lessor.renew(lease_id, self._clock())
-        if has_checkpoint:
-            await self._checkpoint([(lease_id, 0)])
-        return ttl_seconds
+            await self._leadership.prove()
+        while lessor.exists(lease_id):
+            if lessor.has_expired(lease_id, self._clock()):
+                gone = self._until_gone.setdefault(lease_id, asyncio.Future())
+                await asyncio.shield(gone)
+            elif lessor.must_clear_checkpoint(lease_id, self._clock()):
+                await self._propose(_checkpoint_request([(lease_id, 0)]))
+            else:
+                break
+            await self._leadership.prove()  # much may have happened meanwhile
+        return lessor.renew(lease_id, self._clock())
 
     async def _time_to_live_here(self, request: LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse:
         await self._leadership.prove()
@@ -239,7 +246,7 @@ class LeaseDuties:
             await self._revoke_expired()
             checkpoints = self._lessor.due_checkpoints(self._clock())
             if checkpoints:
-                await self._checkpoint(checkpoints)
+                await self._checkpoint_due(checkpoints)
 
     async def _revoke_expired(self) -> None:
         expired = self._lessor.expired(self._clock())
@@ -264,15 +271,22 @@ class LeaseDuties:
                         extra={"lease_id": f"{lease_id:016x}", "reason": str(refused)},
                     )
 
-    async def _checkpoint(self, checkpoints: list[tuple[int, int]]) -> None:
+    async def _checkpoint_due(self, checkpoints: list[tuple[int, int]]) -> None:
         """Tell the followers how much is left of some leases, in case one of them leads next."""
-        request = LeaseCheckpointRequest(
-            checkpoints=[
-                LeaseCheckpoint(ID=lease_id, remaining_TTL=remaining_seconds)
-                for lease_id, remaining_seconds in checkpoints
-            ]
-        )
         try:
-            await self._propose(InternalRaftRequest(lease_checkpoint=request))
-        except Refused as refused:  # it only makes leases last longer
+            await self._propose(_checkpoint_request(checkpoints))
+        except Refused as refused:  # until it is done, they would let these leases last longer
             log.warning("failed to checkpoint leases", extra={"reason": str(refused)})
+            lease_ids = [lease_id for lease_id, _ in checkpoints]
+            self._lessor.checkpoints_failed(lease_ids, self._clock())
+
+
+def _checkpoint_request(checkpoints: list[tuple[int, int]]) -> InternalRaftRequest:
+    """Say how many seconds are left of leases; 0: the whole TTL."""
+    request = LeaseCheckpointRequest(
+        checkpoints=[
+            LeaseCheckpoint(ID=lease_id, remaining_TTL=remaining_seconds)
+            for lease_id, remaining_seconds in checkpoints
+        ]
+    )
+    return InternalRaftRequest(lease_checkpoint=request)

@@ -76,7 +76,8 @@ class Lessor:
     def __init__(
         self, min_ttl_seconds: int, *, retry_seconds: float = 3.0, checkpoints: bool = False
     ) -> None:
-        """``retry_seconds``: when to name a lease as expired again that is still there.
+        """``retry_seconds``: when to name a lease again that was named as expired and is still
+        there, or whose checkpoint failed.
 
         ``checkpoints``: whether long leases tell from time to time how much of them is left, so
         that a new leader does not start them afresh (etcd's LeaseCheckpoint gate, off by default).
@@ -91,6 +92,8 @@ class Lessor:
         self._due: list[tuple[float, int, Lease]] = []
         self._serial = count()
         self._next_checkpoint: dict[int, float] = {}
+        self._checkpoints_under_way: set[int] = set()
+        """The leases of which a checkpoint was named, and what became of it is not known."""
 
     # What the store asks of it
 
@@ -152,12 +155,14 @@ class Lessor:
         del self._leases[lease_id]
         self.counters.revoked += 1
         self._next_checkpoint.pop(lease_id, None)
+        self._checkpoints_under_way.discard(lease_id)
 
     def checkpoint(self, lease_id: int, remaining_seconds: int, now: float) -> Lease | None:
         """Note what the leader says is left of a lease; None if it is gone meanwhile."""
         lease = self._leases.get(lease_id)
         if lease is not None:
             lease.remaining_seconds = remaining_seconds
+            self._checkpoints_under_way.discard(lease_id)
             self._schedule_checkpoint(lease, now)
         return lease
 
@@ -191,7 +196,8 @@ class Lessor:
         """Give a lease its whole TTL again, in seconds, and say how much that is.
 
         An expired lease must not be renewed: somebody may have been told that it is gone. Wait
-        until it is (see :meth:`has_expired`). Only the primary renews; anybody else raises
+        until it is (see :meth:`has_expired`). A checkpoint must be cleared by the log before (see
+        :meth:`must_clear_checkpoint`). Only the primary renews; anybody else raises
         ``Refused(LEADER_CHANGED)``.
         """
         self._check_primary()
@@ -202,6 +208,18 @@ class Lessor:
         self._refresh(lease, now)
         self.counters.renewed += 1
         return lease.ttl_seconds
+
+    def must_clear_checkpoint(self, lease_id: int, now: float) -> bool:
+        """Whether the log says, or is about to say, that not all of a lease is left.
+
+        Then the log must say first that a renewal gives it the whole TTL again, by a checkpoint of
+        0; otherwise the next leader would not know. No other checkpoint is due before that.
+        """
+        lease = self.lease(lease_id)
+        if not (lease.remaining_seconds or lease_id in self._checkpoints_under_way):
+            return False
+        self._schedule_checkpoint(lease, now)
+        return True
 
     # What the leader does
 
@@ -229,6 +247,7 @@ class Lessor:
         self._primary = False
         self._due.clear()
         self._next_checkpoint.clear()
+        self._checkpoints_under_way.clear()
         for lease in self._leases.values():
             lease.expiry = inf
 
@@ -251,7 +270,10 @@ class Lessor:
         return found
 
     def due_checkpoints(self, now: float) -> list[tuple[int, int]]:
-        """(lease, seconds left) of long leases that the followers should hear of again."""
+        """(lease, seconds left) of long leases that the followers should hear of again.
+
+        Each is named once; see :meth:`checkpoints_failed`.
+        """
         due = [id_ for id_, at in self._next_checkpoint.items() if at <= now]
         checkpoints: list[tuple[int, int]] = []
         for lease_id in due[:MAX_CHECKPOINTS_PER_BATCH]:
@@ -260,7 +282,14 @@ class Lessor:
             remaining_seconds = ceil(lease.expiry - now)
             if 0 < remaining_seconds < lease.ttl_seconds:
                 checkpoints.append((lease_id, remaining_seconds))
+                self._checkpoints_under_way.add(lease_id)
         return checkpoints
+
+    def checkpoints_failed(self, lease_ids: Iterable[int], now: float) -> None:
+        """Name these again after ``retry_seconds``; the log may have heard of them or not."""
+        for lease_id in lease_ids:
+            if self._primary and lease_id in self._leases:
+                self._next_checkpoint.setdefault(lease_id, now + self._retry_seconds)
 
     def _check_primary(self) -> None:
         if not self._primary:

@@ -67,6 +67,7 @@ class Member:
         self.duties.answer_others(self.answers)
         self.barriers = 0
         self.refusal: Refusal | None = None
+        self.refusal_of_proposals: Refusal | None = None
         self.proposed: list[InternalRaftRequest] = []
         self.asked: list[int] = []
 
@@ -92,6 +93,8 @@ class Member:
         return await self.cluster.members[member].answers.answer(self.id, kind, payload)
 
     async def propose(self, request: InternalRaftRequest) -> None:
+        if self.refusal_of_proposals is not None:
+            raise Refused(self.refusal_of_proposals)
         self.proposed.append(request)
         await asyncio.sleep(0)
         for member in self.cluster.members.values():
@@ -414,6 +417,77 @@ async def test_long_leases_are_checkpointed_and_renewing_clears_it(
     assert cluster[3].lessor.time_to_live(9, cluster.now) == 701
     assert await cluster[1].duties.renew(9) == 1000
     assert {each.lessor.lease(9).remaining_seconds for each in cluster.members.values()} == {0}
+
+
+def checkpoint(cluster: Cluster, lease_id: int, remaining_seconds: int) -> None:
+    """Have the log say what is left of a lease, and a leader go on from there."""
+    for member in cluster.members.values():
+        member.lessor.checkpoint(lease_id, remaining_seconds, cluster.now)
+    cluster.led_by(1)
+
+
+def remaining(cluster: Cluster, lease_id: int) -> set[int]:
+    return {each.lessor.lease(lease_id).remaining_seconds for each in cluster.members.values()}
+
+
+async def test_nothing_is_renewed_whose_checkpoint_could_not_be_cleared(cluster: Cluster) -> None:
+    """The next leader would not know of it."""
+    cluster.grant(9, 1000)
+    checkpoint(cluster, 9, 10)
+    leader = cluster[1]
+    leader.refusal_of_proposals = LEADER_CHANGED
+    assert await refusal_of(leader.duties.renew(9)) is LEADER_CHANGED
+    assert leader.lessor.time_to_live(9, cluster.now) == 11
+    assert remaining(cluster, 9) == {10}
+    leader.refusal_of_proposals = None
+    assert await leader.duties.renew(9) == 1000
+    assert leader.lessor.time_to_live(9, cluster.now) == 1000
+    assert remaining(cluster, 9) == {0}
+    assert await leader.duties.renew(9) == 1000
+    assert len(leader.proposed) == 1, "there was nothing left to clear"
+
+
+async def test_a_lease_that_ends_while_its_checkpoint_is_cleared_is_not_renewed(
+    cluster: Cluster,
+) -> None:
+    cluster.grant(9, 1000)
+    checkpoint(cluster, 9, 10)
+    leader = cluster[1]
+    renewing = asyncio.create_task(leader.duties.renew(9))
+    await asyncio.sleep(0)
+    assert len(leader.proposed) == 1
+    cluster.pass_time(12)
+    await turns()
+    assert not renewing.done(), "it is told when the keys are gone"
+    await leader.duties._revoke_expired()
+    assert await refusal_of(renewing) is LEASE_NOT_FOUND
+
+
+async def test_a_checkpoint_that_is_under_way_is_cleared_as_well(cluster: Cluster) -> None:
+    cluster.grant(9, 1000)
+    leader = cluster[1]
+    cluster.pass_time(301)
+    due = leader.lessor.due_checkpoints(cluster.now)
+    assert [lease_id for lease_id, _ in due] == [9]
+    checkpointing = asyncio.create_task(leader.duties._checkpoint_due(due))
+    await asyncio.sleep(0)
+    assert remaining(cluster, 9) == {0}
+    assert await leader.duties.renew(9) == 1000
+    await checkpointing
+    assert remaining(cluster, 9) == {0}
+    assert leader.lessor.time_to_live(9, cluster.now) == 1000
+
+
+async def test_a_checkpoint_that_failed_is_due_again(cluster: Cluster) -> None:
+    cluster.grant(9, 1000)
+    leader = cluster[1]
+    cluster.pass_time(301)
+    leader.refusal_of_proposals = LEADER_CHANGED
+    due = leader.lessor.due_checkpoints(cluster.now)
+    await leader.duties._checkpoint_due(due)
+    assert leader.lessor.due_checkpoints(cluster.now) == []
+    cluster.pass_time(TIMEOUT_SECONDS + 0.1)
+    assert [lease_id for lease_id, _ in leader.lessor.due_checkpoints(cluster.now)] == [9]
 
 
 async def test_questions_of_an_unknown_kind_are_refused(cluster: Cluster) -> None:

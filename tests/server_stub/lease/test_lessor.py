@@ -176,6 +176,36 @@ def test_checkpoints_tell_what_is_left_of_long_leases() -> None:
     assert lessor.lease(1).remaining_seconds == 0
 
 
+def test_a_renewal_has_to_clear_what_the_log_says_or_will_say() -> None:
+    lessor = primary(checkpoints=True)
+    lessor.grant(1, 1000, 0.0)
+    assert not lessor.must_clear_checkpoint(1, 0.0)
+    assert lessor.due_checkpoints(300.0) == [(1, 700)]
+    assert lessor.must_clear_checkpoint(1, 300.0), "it is under way"
+    lessor.checkpoint(1, 700, 300.0)
+    assert lessor.must_clear_checkpoint(1, 599.0)
+    assert lessor.due_checkpoints(600.0) == [], "not before that is cleared"
+    lessor.checkpoint(1, 0, 600.0)
+    assert not lessor.must_clear_checkpoint(1, 600.0)
+
+
+def test_checkpoints_that_failed_are_due_again_after_a_while() -> None:
+    lessor = primary(checkpoints=True)
+    for lease_id in (1, 2, 3):
+        lessor.grant(lease_id, 1000, 0.0)
+    assert lessor.due_checkpoints(300.0) == [(1, 700), (2, 700), (3, 700)]
+    lessor.remove(1)
+    lessor.checkpoint(2, 700, 300.0)
+    lessor.checkpoints_failed([1, 2, 3], 300.0)
+    assert lessor.due_checkpoints(302.9) == []
+    assert lessor.due_checkpoints(303.0) == [(3, 697)]
+    lessor.demote()
+    lessor.checkpoints_failed([3], 310.0)
+    lessor.promote(310.0, 0.0)
+    assert lessor.due_checkpoints(320.0) == []
+    assert not lessor.must_clear_checkpoint(3, 320.0)
+
+
 def test_no_checkpoints_unless_asked_for() -> None:
     lessor = primary()
     lessor.grant(1, 1000, 0.0)
