@@ -17,46 +17,41 @@ from .lease.lessor import Lessor
 
 NOBODY: Final = 0
 STALL_HEARTBEATS: Final = 3
-"""After how many heartbeats without a tick a leader no longer trusts itself, as in etcd."""
+"""After how many heartbeats without a tick those of a leader count as late."""
 CUT_OFF_ELECTIONS: Final = 3
 """After how many election timeouts without a leader streams are cut off that require one."""
 _POLL_SECONDS: Final = 0.05
 
 
-class Punctuality:
-    """Whether the ticks of a member have come in time, and if not, whether that was made good.
+class Proof:
+    """For how long a leader may renew leases without asking whether it still is one.
 
-    While its ticks come, a leader that lost its followers steps down within an election timeout
-    (check quorum), before they elect another. A leader that was stopped (SIGSTOP, a suspended
-    machine, a disk that blocks everything) may go on long after that, and believe in its leadership
-    until the first message arrives: etcd issues 12528 and 15247. etcd looks at the last tick only,
-    so it trusts the first tick after a pause; here a pause is remembered until leadership is proved
-    by a question asked after it.
+    What is known for sure is known from an answer: a quorum still followed this member after it had
+    asked. Whoever is elected next, is so by a later vote of one of them, therefore takes office
+    after the question; and then it gives every lease an election timeout more than its span. So
+    whatever this member renews within an election timeout after the question holds.
+
+    This asks nothing of time but that a second is as long here as there (which it is not while a
+    machine is suspended: its clock stands still). Nothing less would do. A leader that loses its
+    followers steps down (check quorum), but by its ticks, which are late if its event loop is, and
+    by answers, which may have been long on their way; one that hands the lead over may not hear of
+    its successor's election; one that was stopped (SIGSTOP, a disk that blocks everything) goes on
+    as if nothing had happened: etcd issues 12528 and 15247. etcd asks only if the last tick was
+    long ago.
     """
 
-    def __init__(self, limit_seconds: float, now: float) -> None:
-        self._limit_seconds = limit_seconds
-        self._last = now
-        self._doubt_since: float | None = None
+    def __init__(self, holds_seconds: float, now: float) -> None:
+        """``now``: this member does not lead yet, so whoever succeeds it does so later."""
+        self._holds_seconds = holds_seconds
+        self._asked_at = now
 
-    def ticked(self, now: float) -> bool:
-        """Note a tick; return whether it came late."""
-        is_late = now - self._last > self._limit_seconds
-        if is_late:
-            self._doubt_since = now
-        self._last = now
-        return is_late
+    def holds(self, now: float) -> bool:
+        """Whether what is renewed now holds, whoever leads by now."""
+        return now - self._asked_at <= self._holds_seconds
 
-    def is_in_doubt(self, now: float) -> bool:
-        """Whether this member may have been stopped for so long that others elected a leader."""
-        return self._doubt_since is not None or now - self._last > self._limit_seconds
-
-    def proved(self, asked_at: float) -> None:
-        """Note that the member led at some time after `asked_at`."""
-        if self._doubt_since is not None and asked_at >= self._doubt_since:
-            self._doubt_since = None
-        if self._doubt_since is None:
-            self._last = max(self._last, asked_at)
+    def given(self, asked_at: float) -> None:
+        """Note that a quorum still followed this member at some time after `asked_at`."""
+        self._asked_at = max(self._asked_at, asked_at)
 
 
 class Tenure:
@@ -79,10 +74,12 @@ class Tenure:
         self.leader = NOBODY
         self.changes = 0
         """How often a leader was found, after another or after none."""
-        self.punctuality = Punctuality(STALL_HEARTBEATS * heartbeat_seconds, now)
+        self.proof = Proof(election_timeout_seconds, now)
         self._own_id = own_id
         self._lessor = lessor
         self._election_timeout_seconds = election_timeout_seconds
+        self._patience_seconds = STALL_HEARTBEATS * heartbeat_seconds
+        self._ticked_at = now
 
     @property
     def leads(self) -> bool:
@@ -93,6 +90,12 @@ class Tenure:
     def is_in_office(self) -> bool:
         """Whether this member leads and may judge leases."""
         return self._lessor.is_primary
+
+    def ticked(self, now: float) -> bool:
+        """Note a tick; return whether a leader's heartbeats are late by it."""
+        is_late = self.leads and now - self._ticked_at > self._patience_seconds
+        self._ticked_at = now
+        return is_late
 
     def led_by(self, leader: int) -> None:
         """Note who leads. A lessor whose member does not any more is demoted at once."""
@@ -169,8 +172,7 @@ class Leadership:
 
     def ticked(self) -> None:
         """Note a tick of the consensus."""
-        is_late = self.tenure.punctuality.ticked(self._clock())
-        self.late_heartbeats += is_late and self.tenure.leads
+        self.late_heartbeats += self.tenure.ticked(self._clock())
 
     def look(self) -> None:
         """See whether the leader changed, and tell whoever must know.
@@ -213,13 +215,14 @@ class Leadership:
     # What others ask
 
     async def prove(self) -> None:
-        """Return when this member is in office for sure. Raises ``Refused(LEADER_CHANGED)``.
+        """Return when this member may act as in office. Raises ``Refused(LEADER_CHANGED)``.
 
-        At once, unless the member was stopped for a while: then by a read index.
+        At once, as long as its last proof holds; else by a read index, which all who come meanwhile
+        share. One that takes longer than it would hold is asked again.
         """
         self.look()
-        term, punctuality = self._core.term, self.tenure.punctuality
-        while self.tenure.is_in_office and punctuality.is_in_doubt(asked_at := self._clock()):
+        term, proof = self._core.term, self.tenure.proof
+        while self.tenure.is_in_office and not proof.holds(asked_at := self._clock()):
             try:
                 await self._reads.barrier()
             except Refused:
@@ -227,7 +230,7 @@ class Leadership:
             self.look()
             if self._core.term != term:
                 raise Refused(LEADER_CHANGED)
-            punctuality.proved(asked_at)
+            proof.given(asked_at)
         if not self.tenure.is_in_office:
             raise Refused(LEADER_CHANGED)
 

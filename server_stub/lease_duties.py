@@ -7,11 +7,11 @@ revocation is appended to its own log, in the turn of the loop in which it was s
 was elected with it, and then it is applied before the successor takes office and renews anything;
 or without it, and then it is overwritten.
 
-Why a client is not told of a renewal that does not hold. A successor takes office no earlier than
-an election timeout after the last message of the leader before it, and grants an election timeout
-on top, which covers what that leader has renewed until it stepped down. Unless its clock stood
-still meanwhile: therefore a leader whose ticks were late proves itself first
-(:meth:`.leadership.Leadership.prove`).
+Why a client is not told of a renewal that does not hold. A successor gives every lease an election
+timeout on top of its span when it takes office. A leader renews only within an election timeout
+after it asked a question by whose answer it was proved to be one, and nobody succeeds it before
+that question (:class:`.leadership.Proof`). And where a successor would go on with what a checkpoint
+says was left, the log clears that before the client is told.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ class LeaseDuties:
         while True:
             await asyncio.sleep(EXPIRY_SCAN_SECONDS)
             self.applied()  # a demotion ends waits too
-            if not self._tenure.is_in_office:
+            if not (self._tenure.is_in_office and self._lessor.has_due(self._clock())):
                 continue
             try:
                 await self._leadership.prove()

@@ -251,6 +251,11 @@ class Lessor:
         for lease in self._leases.values():
             lease.expiry = inf
 
+    def has_due(self, now: float) -> bool:
+        """Whether there may be leases to revoke or to checkpoint now."""
+        has_expired = bool(self._due) and self._due[0][0] <= now
+        return has_expired or any(at <= now for at in self._next_checkpoint.values())
+
     def expired(self, now: float, limit: int = REVOKES_PER_SECOND // 2) -> list[int]:
         """The leases to be revoked now, at most `limit` of them.
 

@@ -16,7 +16,7 @@ from etcd_pinwheel.protos.errors import (
     Refusal,
     Refused,
 )
-from etcd_pinwheel.server_stub.leadership import Leadership, Punctuality, Tenure
+from etcd_pinwheel.server_stub.leadership import Leadership, Proof, Tenure
 from etcd_pinwheel.server_stub.lease.lessor import REVOKES_PER_SECOND, Lessor
 
 OWN, OTHER, THIRD = 1, 2, 3
@@ -106,38 +106,37 @@ def test_changes_of_leader_are_counted_when_there_is_one_again() -> None:
     assert tenure.changes == 4
 
 
-# Whether a leader may trust itself
+# How long a proof holds
 
 
-def test_ticks_in_time_raise_no_doubt() -> None:
-    punctuality = Punctuality(0.3, 0.0)
-    for tenth in range(1, 50):
-        punctuality.ticked(tenth / 10)
-        assert not punctuality.is_in_doubt(tenth / 10 + 0.2)
+def test_a_proof_holds_for_an_election_timeout_after_the_question() -> None:
+    proof = Proof(ELECTION_SECONDS, 0.0)
+    assert proof.holds(1.0)
+    assert not proof.holds(1.1)
+    proof.given(asked_at=5.0)
+    assert proof.holds(6.0)
+    assert not proof.holds(6.1)
 
 
-def test_a_member_that_was_stopped_doubts_before_and_after_the_next_tick() -> None:
-    punctuality = Punctuality(0.3, 0.0)
-    assert punctuality.is_in_doubt(5.0)
-    punctuality.ticked(5.0)
-    punctuality.ticked(5.1)
-    assert punctuality.is_in_doubt(5.1), "etcd trusts itself again here"
+def test_an_answer_to_an_earlier_question_takes_nothing_away() -> None:
+    proof = Proof(ELECTION_SECONDS, 0.0)
+    proof.given(asked_at=5.0)
+    proof.given(asked_at=4.0)
+    assert proof.holds(6.0)
 
 
-def test_only_what_was_asked_after_the_stop_proves_anything() -> None:
-    punctuality = Punctuality(0.3, 0.0)
-    punctuality.ticked(5.0)
-    punctuality.proved(asked_at=0.1)  # the answer had been waiting since before the stop
-    assert punctuality.is_in_doubt(5.0)
-    punctuality.proved(asked_at=5.0)
-    assert not punctuality.is_in_doubt(5.1)
+def test_an_answer_proves_nothing_about_the_time_it_took() -> None:
+    proof = Proof(ELECTION_SECONDS, 0.0)
+    proof.given(asked_at=0.1)  # the answer had been waiting while the member was stopped
+    assert not proof.holds(5.0)
 
 
-def test_a_proof_before_the_late_tick_counts() -> None:
-    punctuality = Punctuality(0.3, 0.0)
-    punctuality.proved(asked_at=5.0)
-    punctuality.ticked(5.1)
-    assert not punctuality.is_in_doubt(5.1)
+def test_ticks_of_a_leader_that_come_late_are_told() -> None:
+    tenure = tenure_of(lessor_with())
+    tenure.led_by(OWN)
+    assert [tenure.ticked(now) for now in (0.1, 0.3, 0.7, 0.8)] == [False, False, True, False]
+    tenure.led_by(OTHER)
+    assert not tenure.ticked(5.0)
 
 
 # The edge
@@ -250,6 +249,16 @@ async def test_a_punctual_leader_needs_no_proof(bench: Bench) -> None:
     bench.take_office()
     await bench.leadership.prove()
     assert bench.consensus.barriers == 0
+
+
+async def test_one_proof_does_for_an_election_timeout(bench: Bench) -> None:
+    bench.take_office()
+    for asked_at, barriers in [(5.0, 1), (5.5, 1), (6.0, 1), (6.5, 2), (7.5, 2), (7.6, 3)]:
+        bench.now = asked_at
+        bench.leadership.ticked()
+        await bench.leadership.prove()
+        assert bench.consensus.barriers == barriers
+    assert bench.leadership.late_heartbeats == 5
 
 
 async def test_who_is_not_in_office_cannot_prove_it(bench: Bench) -> None:

@@ -126,7 +126,7 @@ class Cluster:
         self.members = {number: Member(number, self) for number in (1, 2, 3)}
         for member in self.members.values():
             member.leadership.ticked()
-            member.leadership.tenure.punctuality.proved(self.now)
+            member.leadership.tenure.proof.given(self.now)
 
     def __getitem__(self, number: int) -> Member:
         return self.members[number]
@@ -379,6 +379,14 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
     return turns
 
 
+async def test_a_leader_with_nothing_to_do_asks_nothing(cluster: Cluster, scans: Any) -> None:
+    cluster.now += 59
+    running = asyncio.create_task(cluster[1].duties.run())
+    await turns(50)
+    running.cancel()
+    assert cluster[1].barriers == 0
+
+
 async def test_a_leader_that_was_stopped_revokes_nothing_before_it_proves_itself(
     cluster: Cluster, scans: Any
 ) -> None:
@@ -404,7 +412,7 @@ async def test_long_leases_are_checkpointed_and_renewing_clears_it(
     cluster.led_by(1)
     cluster.now += 301
     for member in cluster.members.values():
-        member.leadership.tenure.punctuality.proved(cluster.now)
+        member.leadership.tenure.proof.given(cluster.now)
     running = [asyncio.create_task(each.duties.run()) for each in cluster.members.values()]
     async with asyncio.timeout(PATIENCE_SECONDS):
         while cluster[2].lessor.lease(9).remaining_seconds == 0:  # noqa: ASYNC110
@@ -468,12 +476,11 @@ async def test_a_checkpoint_that_is_under_way_is_cleared_as_well(cluster: Cluste
     leader = cluster[1]
     cluster.pass_time(301)
     due = leader.lessor.due_checkpoints(cluster.now)
-    assert [lease_id for lease_id, _ in due] == [9]
     checkpointing = asyncio.create_task(leader.duties._checkpoint_due(due))
     await asyncio.sleep(0)
-    assert remaining(cluster, 9) == {0}
     assert await leader.duties.renew(9) == 1000
     await checkpointing
+    assert [each.lease_checkpoint.checkpoints[0].ID for each in leader.proposed] == [9, 9]
     assert remaining(cluster, 9) == {0}
     assert leader.lessor.time_to_live(9, cluster.now) == 1000
 
@@ -483,11 +490,10 @@ async def test_a_checkpoint_that_failed_is_due_again(cluster: Cluster) -> None:
     leader = cluster[1]
     cluster.pass_time(301)
     leader.refusal_of_proposals = LEADER_CHANGED
-    due = leader.lessor.due_checkpoints(cluster.now)
-    await leader.duties._checkpoint_due(due)
+    await leader.duties._checkpoint_due(leader.lessor.due_checkpoints(cluster.now))
     assert leader.lessor.due_checkpoints(cluster.now) == []
     cluster.pass_time(TIMEOUT_SECONDS + 0.1)
-    assert [lease_id for lease_id, _ in leader.lessor.due_checkpoints(cluster.now)] == [9]
+    assert leader.lessor.due_checkpoints(cluster.now) == [(9, 692)]
 
 
 async def test_questions_of_an_unknown_kind_are_refused(cluster: Cluster) -> None:

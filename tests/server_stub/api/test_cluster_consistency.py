@@ -309,7 +309,7 @@ async def test_a_deposed_leader_revokes_nothing(cluster: CuttableCluster) -> Non
     assert lessor.is_primary
     lessor.lease(7).expiry = now
     lessor._due[:] = [(now, 0, lessor.lease(7))]
-    old.member.leadership.tenure.punctuality.proved(now)  # as if it had no doubt
+    old.member.leadership.tenure.proof.given(now)  # as if it had no doubt
     revoking = asyncio.create_task(old.member.lease_duties._revoke_expired())
     await asyncio.wait([revoking], timeout=0.1)
     assert (await new.stream(rpcs.LEASE_LEASE_KEEP_ALIVE).ask(ID=7)).TTL == 60
@@ -331,6 +331,7 @@ async def test_a_leader_that_was_stopped_renews_nothing(cluster: CuttableCluster
     timer.cancel()
     await cluster.settled()
     assert old.member.lessor.is_primary
+    await until(lambda: not old.member.leadership.tenure.proof.holds(old.member.clock()))
     renewing = asyncio.create_task(old.member.renew_lease(7))
     await asyncio.wait([renewing], timeout=0.3)
     assert not renewing.done()

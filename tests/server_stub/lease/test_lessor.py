@@ -112,6 +112,21 @@ def test_an_expired_lease_is_named_once_and_again_after_a_while() -> None:
     lessor._check()
 
 
+def test_whether_there_is_anything_to_do() -> None:
+    lessor = primary(checkpoints=True)
+    assert not lessor.has_due(1e9)
+    lessor.grant(1, 10, 0.0)
+    lessor.grant(2, 1000, 0.0)
+    assert not lessor.has_due(9.9)
+    assert lessor.has_due(10.0)
+    lessor.remove(1)
+    assert lessor.expired(10.0) == []
+    assert not lessor.has_due(299.9)
+    assert lessor.has_due(300.0)
+    lessor.demote()
+    assert not lessor.has_due(1e9)
+
+
 def test_a_renewed_lease_does_not_expire() -> None:
     lessor = primary()
     lessor.grant(1, 10, 0.0)
