@@ -93,6 +93,8 @@ class Replica:
         """Change the membership, in the core and in the state, or in neither.
 
         What is refused here was valid when it was proposed, and is not after the changes before it.
+        What is admitted the core must be able to carry out: an entry that it cannot is one at which
+        every member stops, now and at every start.
         """
         if entry.Type == raftpb.EntryConfChangeV2:
             return self._apply_joint(entry)

@@ -74,6 +74,10 @@ def standalone(
 
 def _follow(change: raftpb.ConfChange, voters: set[int], learners: set[int]) -> None:
     """Carry out a change; one that will be refused when applied adds an id too many, no more."""
+    if voters == {change.node_id} and (
+        change.type == raftpb.ConfChangeRemoveNode or is_demotion(change)
+    ):
+        return  # refused when applied: the last voter stays
     if change.type == raftpb.ConfChangeRemoveNode:
         voters.discard(change.node_id)
         learners.discard(change.node_id)

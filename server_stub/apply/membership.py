@@ -10,6 +10,7 @@ from ...protos.errors import (
     MEMBER_EXISTS,
     MEMBER_NOT_FOUND,
     NOT_A_LEARNER,
+    NOT_ENOUGH_STARTED,
     PEER_URLS_EXIST,
     TOO_MANY_LEARNERS,
     Code,
@@ -66,8 +67,9 @@ class Membership:
     def validate(self, change: raftpb.ConfChange) -> None:
         """Raise ``Refused`` for a change that the cluster as it is does not admit.
 
-        The rules and their order are etcd's. Every member judges alike: it goes by nothing but
-        what the log has said before.
+        The rules and their order are etcd's, but for one: the last voter stays. There is no
+        cluster without one; etcd's members die of such an entry, again at every start. Every
+        member judges alike: it goes by nothing but what the log has said before.
         """
         if change.node_id in self.removed:
             raise Refused(MEMBER_NOT_FOUND)
@@ -77,17 +79,20 @@ class Membership:
         member = self.cluster.member(change.node_id)
         if member is None:
             raise Refused(MEMBER_NOT_FOUND)
-        if change.type == raftpb.ConfChangeUpdateNode:
+        if change.type == raftpb.ConfChangeRemoveNode:
+            if self._is_last_voter(member):
+                raise Refused(NOT_ENOUGH_STARTED)
+        elif change.type == raftpb.ConfChangeUpdateNode:
             self._refuse_known_urls(ClusterMember.from_json(change.context))
         elif change.type == raftpb.ConfChangeAddNode and not member.is_learner:
             raise Refused(NOT_A_LEARNER)
-        elif change.type == raftpb.ConfChangeAddLearnerNode:
-            self._validate_demotion(member)
-
-    def _validate_demotion(self, member: ClusterMember) -> None:
-        voters = [each.id for each in self.cluster.members if not each.is_learner]
-        if member.id not in voters or len(voters) == 1:
+        elif change.type == raftpb.ConfChangeAddLearnerNode and (
+            member.is_learner or self._is_last_voter(member)
+        ):
             raise Refused(NOT_A_VOTER)
+
+    def _is_last_voter(self, member: ClusterMember) -> bool:
+        return [each for each in self.cluster.members if not each.is_learner] == [member]
 
     def _validate_addition(self, change: raftpb.ConfChange) -> None:
         if self.cluster.member(change.node_id) is not None:

@@ -338,6 +338,14 @@ def _(pair: Pair, fresh: Fresh) -> None:
         behaves(pair, "an update of a member to URLs that are none", etcd, ours)
 
 
+@provokes("member-remove-of-the-last-voter")
+def _(pair: Pair, fresh: Fresh) -> None:
+    servers = fresh("--strict-reconfig-check=false")
+    (own,) = servers.pair.ours.call(rpcs.CLUSTER_MEMBER_LIST, pb.MemberListRequest()).reply.members
+    ends = killed_by(servers, rpcs.CLUSTER_MEMBER_REMOVE, ID=own.ID)
+    behaves(pair, "a removal of the last voter, without the strict check", *ends)
+
+
 @provokes("member-update-of-a-learner")
 def _(pair: Pair, fresh: Fresh) -> None:
     servers = fresh()

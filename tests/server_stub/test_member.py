@@ -13,7 +13,13 @@ import pytest
 from inprocess.served import PATIENCE_SECONDS, Served, until
 
 from etcd_pinwheel.protos import rpcs
-from etcd_pinwheel.protos.errors import STOPPED, TIMEOUT, TOO_MANY_REQUESTS, Refused
+from etcd_pinwheel.protos.errors import (
+    NOT_ENOUGH_STARTED,
+    STOPPED,
+    TIMEOUT,
+    TOO_MANY_REQUESTS,
+    Refused,
+)
 from etcd_pinwheel.server_stub.mvcc.backend import Bucket
 from etcd_pinwheel.server_stub.proposals import MAX_UNAPPLIED_ENTRIES
 from etcd_pinwheel.server_stub.storage.backend import BackendError
@@ -293,6 +299,14 @@ async def test_a_store_that_is_missing_is_made_from_the_log(served: Served) -> N
         path.unlink()
     await served.start()
     assert await everything(served) == before
+
+
+async def test_the_last_voter_cannot_be_removed(tmp_path: Path) -> None:
+    async with Served(tmp_path / "data", strict_reconfig_check=False) as served:
+        refusal = await served.refusal(rpcs.CLUSTER_MEMBER_REMOVE, ID=served.member.id)
+        assert refusal is NOT_ENOUGH_STARTED
+        await served.restart()
+        assert await served.put(b"k") == 2
 
 
 async def test_a_member_is_its_directory(served: Served) -> None:

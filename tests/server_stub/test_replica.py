@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from etcd_pinwheel.protos import raftpb
-from etcd_pinwheel.protos.errors import LEASE_NOT_FOUND, MEMBER_NOT_FOUND, Refused
+from etcd_pinwheel.protos.errors import (
+    LEASE_NOT_FOUND,
+    MEMBER_NOT_FOUND,
+    NOT_ENOUGH_STARTED,
+    Refused,
+)
 from etcd_pinwheel.protos.etcdserverpb import InternalRaftRequest
 from etcd_pinwheel.server_stub.apply.applier import Applier
 from etcd_pinwheel.server_stub.apply.membership import Membership
@@ -137,6 +142,16 @@ def test_a_change_that_is_refused_changes_neither() -> None:
     assert alone.raft.config_state() == alone.applier.conf_state == raftpb.ConfState(voters=[1])
     assert alone.applier.index == alone.raft.applied_index == applied.entry.Index
     assert alone.change(raftpb.ConfChangeAddLearnerNode, OTHER).refused is None, "nothing pends"
+
+
+def test_a_log_in_which_the_last_voter_goes_is_applied_to_its_end() -> None:
+    alone = Alone()
+    applied = alone.change(raftpb.ConfChangeRemoveNode, OWN)
+    assert applied.refused is not None
+    assert applied.refused.refusal is NOT_ENOUGH_STARTED
+    assert alone.applier.membership.cluster.members == (OWN,)
+    assert alone.raft.config_state() == alone.applier.conf_state == raftpb.ConfState(voters=[1])
+    assert alone(**put(b"k")).refused is None
 
 
 def test_a_restart_goes_on_where_the_backend_is() -> None:

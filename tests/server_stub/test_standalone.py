@@ -93,6 +93,15 @@ def test_the_founders_are_in_the_log_alone() -> None:
     assert changes(alone(entries, commit=2, conf_state=raftpb.ConfState())) == [removing(VOTER)]
 
 
+def test_the_last_voter_stays() -> None:
+    """A change that would leave no voter may be in the log; it is refused when it is applied."""
+    for last in (removing(OWN), demoting(member(OWN))):
+        entries = [change(2, removing(VOTER)), change(3, last), *normal(4)]
+        log = alone(entries, commit=2)
+        assert log.kept == entries
+        assert changes(log) == [removing(LEARNER)]
+
+
 def test_who_is_alone_already_gives_up_nothing() -> None:
     """What the only voter has saved was acknowledged, be it known as committed or not."""
     log = alone(normal(1, 2), commit=1, conf_state=raftpb.ConfState(voters=[OWN]))

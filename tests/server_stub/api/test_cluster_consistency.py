@@ -17,6 +17,7 @@ from etcd_pinwheel.protos.errors import (
     LEADER_CHANGED,
     LEADER_TRANSFER_TIMEOUT,
     NO_LEADER,
+    NOT_ENOUGH_STARTED,
     NOT_LEADER,
     NOT_SUPPORTED_FOR_LEARNER,
     TIMEOUT,
@@ -416,6 +417,21 @@ async def test_a_learner_that_may_reads_up_to_date(cluster: CuttableCluster) -> 
     cluster.heal(learner)
     async with asyncio.timeout(PATIENCE_SECONDS):
         assert await reading == b"new"
+
+
+# The membership
+
+
+async def test_of_two_that_are_removed_at_once_one_stays(tmp_path: Path) -> None:
+    async with CuttableCluster(tmp_path, size=2) as cluster:
+        leader = await cluster.settled()
+        ids = [served.member.id for served in (*cluster.followers, leader)]
+        removals = [call(leader, rpcs.CLUSTER_MEMBER_REMOVE, {}, ID=each) for each in ids]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await asyncio.gather(*removals) == [None, NOT_ENOUGH_STARTED]
+        await leader.put(b"k", b"v")
+        await leader.restart()
+        assert await value(leader) == b"v"
 
 
 # Metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from etcd_pinwheel.protos.errors import (
     MEMBER_EXISTS,
     MEMBER_NOT_FOUND,
     NOT_A_LEARNER,
+    NOT_ENOUGH_STARTED,
     PEER_URLS_EXIST,
     TOO_MANY_LEARNERS,
     Refusal,
@@ -29,6 +31,7 @@ from etcd_pinwheel.server_stub.cluster import (
     save_members,
     updating,
 )
+from etcd_pinwheel.server_stub.raft.confchange import Configuration, changed
 from etcd_pinwheel.server_stub.storage.memory import MemoryBackend
 
 VOTER = ClusterMember(1, ("http://a:1",), "a", ("http://a:2",))
@@ -127,10 +130,39 @@ def test_a_life(membership: Membership) -> None:
     assert now()[0] == moved
 
 
-def test_the_last_voter_is_not_demoted() -> None:
+def test_the_last_voter_stays() -> None:
     backend = MemoryBackend()
     save_members(backend, [VOTER, LEARNER])
-    assert refusal(Membership(backend, 7), demoting(VOTER)) is NOT_A_VOTER
+    membership = Membership(backend, 7)
+    assert refusal(membership, demoting(VOTER)) is NOT_A_VOTER
+    assert refusal(membership, removing(1)) is NOT_ENOUGH_STARTED
+    assert refusal(membership, removing(3)) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_admitted_is_possible(seed: int) -> None:
+    """The core takes each change that is not refused here, and both know of the same voters."""
+    chance = random.Random(seed)
+    backend = MemoryBackend()
+    save_members(backend, [VOTER, SECOND, LEARNER])
+    membership = Membership(backend, 7, 2)
+    core = Configuration.from_conf_state(membership.cluster.conf_state())
+    makers = (
+        lambda each: voter(each, f"http://{each}:1"),
+        lambda each: learner(each, f"http://{each}:1"),
+        promoting,
+        lambda each: demoting(ClusterMember(each, ())),
+        removing,
+        removing,
+        lambda each: updating(ClusterMember(each, (f"http://{each}:2",))),
+    )
+    for newcomer in range(10, 310):
+        there = [member.id for member in membership.cluster.members]
+        change = chance.choice(makers)(chance.choice([*there, REMOVED, newcomer]))
+        if refusal(membership, change) is None:
+            core = changed(core, change)
+            membership.change(change)
+        assert core.to_conf_state() == membership.cluster.conf_state()
 
 
 def test_changes_are_etcds_json() -> None:
