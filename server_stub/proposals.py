@@ -61,6 +61,7 @@ class _Change:
     """A caller who wants the membership changed."""
 
     change: raftpb.ConfChange
+    admit: Callable[[], None]
     done: asyncio.Future[None]
     began: float
 
@@ -174,17 +175,22 @@ class Proposals:
         self._waiting[data] = _Waiter(request, reply, self._clock())
         return data, reply
 
-    def propose_change(self, change: raftpb.ConfChange) -> asyncio.Future[None]:
+    def propose_change(
+        self, change: raftpb.ConfChange, admit: Callable[[], None] = lambda: None
+    ) -> asyncio.Future[None]:
         """Have the membership changed; done when the change is applied here.
 
-        It gets an id of its own. Raises ``Refused`` as :meth:`propose` does; what the applier
-        refuses is what ``Membership.validate`` raises.
+        It gets an id of its own. ``admit`` raises ``Refused`` if the change had better not be
+        proposed now; it is asked at once, and again when the core is given the change: by then
+        another one may be in force. Raises ``Refused`` as :meth:`propose` and ``admit`` do; what
+        the applier refuses is what ``Membership.validate`` raises.
         """
         if not self.is_open:
             raise Refused(STOPPED)
+        admit()
         change.id = self._ids.next()
         done: asyncio.Future[None] = self._loop.create_future()
-        self._changes[change.id] = _Change(change, done, self._clock())
+        self._changes[change.id] = _Change(change, admit, done, self._clock())
         self._held_changes.append(change)
         self._wake()
         return done
@@ -218,12 +224,15 @@ class Proposals:
                     break
             self._held.popleft()
         while self._held_changes:
-            change = self._held_changes[0]
-            if change.id in self._changes:
+            waiting = self._changes.get(self._held_changes[0].id)
+            if waiting is not None:
                 try:
-                    self._raft.propose_change(change)
+                    waiting.admit()
+                    self._raft.propose_change(waiting.change)
                 except ProposalDropped:
                     break
+                except Refused as refused:
+                    self._answer_change(waiting.change.id, refused)
             self._held_changes.popleft()
 
     def request_of(self, data: bytes) -> InternalRaftRequest:
@@ -236,7 +245,7 @@ class Proposals:
         pop = self._waiting.pop
         for applied in done:
             if applied.change is not None:
-                self._change_applied(applied.change.id, applied.refused)
+                self._answer_change(applied.change.id, applied.refused)
                 continue
             waiter = pop(applied.entry.Data, None)
             if waiter is None:
@@ -288,7 +297,7 @@ class Proposals:
 
     # Refusals of the applier
 
-    def _change_applied(self, number: int, refused: Refused | None) -> None:
+    def _answer_change(self, number: int, refused: Refused | None) -> None:
         change = self._changes.pop(number, None)
         if change is None or change.done.done():
             return

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from ..protos import raftpb
@@ -43,8 +44,13 @@ _ASK_AGAIN_SECONDS: Final = 0.05
 Members = Sequence[ClusterMember]
 Ask = Callable[[int, str, bytes, float], Awaitable[bytes]]
 """Asks another member: (its id, kind, request, timeout in seconds) -> reply."""
-ProposeChange = Callable[[raftpb.ConfChange], Awaitable[object]]
-"""Has a change carried out; returns when this member has applied it. Raises ``Refused``."""
+ProposeChange = Callable[[raftpb.ConfChange, Callable[[], None]], Awaitable[object]]
+"""Has a change carried out; returns when this member has applied it. Raises ``Refused``.
+
+So does what it is given to ask whether the change may be proposed, now and after every wait.
+"""
+Check = Callable[[View], None]
+"""What admits a change, or raises ``Refused``."""
 
 
 class Known(Protocol):
@@ -88,7 +94,7 @@ class Reconfiguration:
         self._settings = settings
         self._clock = clock
         self._ask = ask
-        self._carry_out = propose_change
+        self._propose_change = propose_change
         self._connected_since = connected_since
         self.promoted = 0
         """Learners that this member had promoted, for metrics."""
@@ -104,17 +110,13 @@ class Reconfiguration:
         """
         is_learner = is_learner or self._settings.learner_by_default
         urls = _checked(peer_urls)
-        if self._settings.strict_reconfig_check:
-            check_addition(self.view(), is_learner=is_learner)
         added = ClusterMember(self._new_id(urls), urls, is_learner=is_learner)
-        await self._carry_out(adding(added))
+        await self._carry_out(adding(added), partial(check_addition, is_learner=is_learner))
         return added
 
     async def remove(self, removed: int) -> None:
         """Remove a member for good. Raises ``Refused``."""
-        if self._settings.strict_reconfig_check:
-            check_removal(self.view(), removed)
-        await self._carry_out(removing(removed))
+        await self._carry_out(removing(removed), partial(check_removal, removed=removed))
 
     async def update(self, updated: int, peer_urls: Sequence[str]) -> None:
         """Change a member's peer URLs. Raises ``Refused``."""
@@ -159,9 +161,7 @@ class Reconfiguration:
         progress = self._core.progress
         known = progress.get(learner)
         check_readiness(known.match if known is not None else None, progress[self._own_id].match)
-        if self._settings.strict_reconfig_check:
-            check_promotion(self.view())
-        await self._carry_out(promoting(learner))
+        await self._carry_out(promoting(learner), check_promotion)
 
     async def demote_as_leader(self, voter: int) -> None:
         """Make a voter a learner if this member leads. Raises ``Refused``, NOT_LEADER too."""
@@ -171,6 +171,19 @@ class Reconfiguration:
         if member is None:
             raise Refused(MEMBER_NOT_FOUND)
         await self._carry_out(demoting(member))
+
+    async def _carry_out(self, change: raftpb.ConfChange, check: Check = lambda _: None) -> None:
+        """Have a change carried out that ``--strict-reconfig-check`` admits.
+
+        Of changes that are asked for together, each must be one that the cluster can afford after
+        those before it.
+        """
+
+        def admit() -> None:
+            if self._settings.strict_reconfig_check:
+                check(self.view())
+
+        await self._propose_change(change, admit)
 
     async def _hand_on(self, learner: int, timeout_seconds: float) -> Members:
         payload = learner.to_bytes(8, "big")

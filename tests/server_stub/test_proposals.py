@@ -17,6 +17,7 @@ from etcd_pinwheel.protos.errors import (
     TIMEOUT_CONNECTION_LOST,
     TIMEOUT_LEADER_FAILURE,
     TOO_MANY_REQUESTS,
+    UNHEALTHY,
     Refusal,
     Refused,
 )
@@ -202,6 +203,39 @@ async def test_changes_of_the_membership_wait_apart(desk: Desk) -> None:
     desk.proposals.applied([done, refused, stranger])
     assert await added is None
     assert refusal(removed) is MEMBER_NOT_FOUND
+
+
+async def test_a_change_that_waits_is_admitted_again(desk: Desk) -> None:
+    """What came before it may have changed what can be afforded."""
+    refusals: list[Refused] = []
+
+    def admit() -> None:
+        if refusals:
+            raise refusals.pop()
+
+    desk.core.takes = False
+    first, second, third = (
+        desk.proposals.propose_change(raftpb.ConfChange(node_id=number), admit)
+        for number in (1, 2, 3)
+    )
+    desk.turn()
+    desk.core.takes = True
+    refusals.append(Refused(UNHEALTHY))
+    desk.turn()
+    assert [change.node_id for change in desk.core.changes] == [2, 3]
+    assert refusal(first) is UNHEALTHY
+    assert (second.done(), third.done(), desk.proposals.pending) == (False, False, 2)
+
+
+async def test_a_change_that_is_not_admitted_does_not_wait(desk: Desk) -> None:
+    def admit() -> None:
+        raise Refused(UNHEALTHY)
+
+    with pytest.raises(Refused) as caught:
+        desk.proposals.propose_change(raftpb.ConfChange(), admit)
+    assert caught.value.refusal is UNHEALTHY
+    desk.turn()
+    assert (desk.core.changes, desk.proposals.pending) == ([], 0)
 
 
 async def test_a_leader_proposes_at_once_or_never(desk: Desk) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -55,6 +55,8 @@ class Site:
         self.now = 100.0
         self.connected: dict[int, float] = {member.id: 0.0 for member in members}
         self.log: list[raftpb.ConfChange] = []
+        self.ahead: list[raftpb.ConfChange] = []
+        """What is proposed already, and not applied yet."""
         self.unreachable = 0
         backend = MemoryBackend()
         save_members(backend, members)
@@ -93,7 +95,12 @@ class Site:
             raise PeerUnreachable
         return await self.answers[target].answer(2, kind, payload)
 
-    async def _propose_change(self, change: raftpb.ConfChange) -> None:
+    async def _propose_change(self, change: raftpb.ConfChange, admit: Callable[[], None]) -> None:
+        admit()
+        for earlier in self.ahead:
+            self.membership.change(earlier)
+        self.ahead.clear()
+        admit()
         self.membership.validate(change)
         self.membership.change(change)
         self.log.append(change)
@@ -160,6 +167,22 @@ async def test_the_strict_check_can_be_turned_off() -> None:
             await site.sites[1].add(["http://d:1"], is_learner=True)
             await site.sites[1].remove(1)
             assert len(site.log) == 2
+
+
+@pytest.mark.parametrize("strict", [True, False])
+async def test_what_waits_for_another_change_is_checked_behind_it(strict: bool) -> None:
+    """Each removal alone leaves a quorum, both do not."""
+    down = ClusterMember(4, ("http://d:1",), "d", ("http://d:2",))
+    third = ClusterMember(5, ("http://e:1",), "e", ("http://e:2",))
+    site = Site(FIRST, SECOND, third, down, strict_reconfig_check=strict)
+    del site.connected[4]
+    site.ahead = [removing(5)]
+    if strict:
+        assert await refusal(site.sites[1].remove(2)) is UNHEALTHY
+        assert site.log == []
+    else:
+        await site.sites[1].remove(2)
+        assert site.ids == {1, 4}
 
 
 async def test_the_id_of_a_removed_member_is_not_given_again(
