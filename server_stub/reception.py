@@ -35,6 +35,10 @@ class Reception:
         """Answer what the member was made to know."""
         return await self._member.answers.answer(sender, kind, payload)
 
+    def needs_snapshot(self, message: Message) -> bool:
+        """Tell whether the state could be of use to the core."""
+        return self._member.state_transfer.needs(message)
+
     async def snapshot_arrived(self, message: Message, path: Path) -> None:
         """Offer the core a state that is on the disk."""
         await self._member.state_transfer.arrived(message, path)

@@ -125,31 +125,44 @@ class StateTransfer:
 
     # Receiving
 
+    def needs(self, message: Message) -> bool:
+        """Tell whether the core may have use for a state.
+
+        Not for one that is being installed: what the core has taken is committed to it. A leader
+        that has not heard of its arrival sends it again.
+        """
+        assert message.snapshot is not None
+        index: int = message.snapshot.metadata.index
+        return index > self._replica.raft.commit_index
+
     async def arrived(self, message: Message, path: Path) -> None:
-        """Offer the core a state that is on the disk. Raises ``BackendError`` if it is none."""
+        """Offer the core a state that is on the disk, and delete it if the core does not take it.
+
+        Only one that was needed when it began to come. Raises ``BackendError`` if it is none.
+        """
         assert message.snapshot is not None
         wanted = message.snapshot.metadata
         found = await asyncio.to_thread(position_of, path)
         if (found.index, found.term) != (wanted.index, wanted.term):
             raise BackendError(path, f"ends with entry {found.index}, not {wanted.index}")
-        is_needed = wanted.index > self._replica.raft.commit_index
         self._step(message)
-        if not is_needed:
-            remove_received(self._directory, wanted.index)
+        if self._replica.raft.log.snapshot is not message.snapshot:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def install(self, ready: Ready) -> None:
         """Put a received state in the place of this member's: log, backend, and all that is read.
 
         A large state takes a while to be read: that happens in a thread, from the received file,
-        while requests are still answered from the old state. Raises ``WalFailed``,
-        ``BackendError``, ``OSError``; the member cannot go on then.
+        while requests are still answered from the old state. Only what could be read does the log
+        begin with: there is no way back from that. Raises ``WalFailed``, ``BackendError``,
+        ``OSError``; the member cannot go on then.
         """
         assert ready.snapshot is not None
         index = ready.snapshot.metadata.index
         received = received_path(self._directory, index)
         async with self._backend_file:
-            await self._in_log_thread(lambda: self._begin_log(ready))
             restored = await asyncio.to_thread(_restored, received)
+            await self._in_log_thread(lambda: self._begin_log(ready))
             self._backend.replace_by(received)
             self._replica.installed(restored)
         remove_received(self._directory, index)

@@ -63,6 +63,14 @@ class Receiver(Protocol):
         """Answer a question of another member. ``Refused`` travels to the asking side."""
         ...
 
+    def needs_snapshot(self, message: Message) -> bool:
+        """Tell whether the file of this snapshot is needed.
+
+        If not, ``step`` gets the message alone. So it must be while a file of the same index, taken
+        over before, is still in use: another one would take its place.
+        """
+        ...
+
     async def snapshot_arrived(self, message: Message, path: Path) -> None:
         """Take over a received snapshot: ``path`` is whole, checked and durable.
 

@@ -28,7 +28,10 @@ _FILE_MODE: Final = 0o600
 
 
 class SnapshotInbox:
-    """The snapshots on their way in, as ``<index>.snap.db`` in one directory."""
+    """The snapshots on their way in, as ``<index>.snap.db`` in one directory.
+
+    Invariant: no two transfers are of one index, and none is of one whose file is in use.
+    """
 
     def __init__(self, station: Station, directory: Path) -> None:
         self._station = station
@@ -77,6 +80,10 @@ class SnapshotInbox:
         index = message.snapshot.metadata.index
         if index in self._under_way:
             raise SnapshotRefused("this snapshot is on its way already")
+        if not self._station.receiver.needs_snapshot(message):
+            await self._ignore(frames)
+            self._station.receiver.step(message)
+            return
         self._under_way.add(index)
         try:
             await self._store(connection, frames, message, length)
@@ -99,7 +106,6 @@ class SnapshotInbox:
             )
         except BaseException as error:
             incoming.drop()
-            path.unlink(missing_ok=True)
             if isinstance(error, Exception) and not isinstance(error, _EXPECTED):
                 log.exception("cannot take over a snapshot")
                 raise SnapshotRefused("it cannot be taken over") from error
@@ -116,6 +122,12 @@ class SnapshotInbox:
             if kind != Kind.CHUNK:
                 raise BadFrame(f"a frame of kind {kind} within a snapshot")
             await in_thread(incoming.write, payload)
+
+    async def _ignore(self, frames: FrameQueue) -> None:
+        """Read the file and forget it: a sender that is interrupted may not hear the answer."""
+        kind = None
+        while kind != Kind.END:
+            kind, _ = await frames.next(self._station.limits.stalled_seconds)
 
     async def _meanwhile_ping(self, connection: Connection, work: Coroutine[Any, Any, T]) -> T:
         """Work, and let the sender know that it is not waiting in vain."""
@@ -175,7 +187,7 @@ class _IncomingFile:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        self._path.replace(path)
+        self._path = self._path.replace(path)
         directory = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(directory)
@@ -183,7 +195,7 @@ class _IncomingFile:
             os.close(directory)
 
     def drop(self) -> None:
-        """Close and delete it."""
+        """Close and delete it, under the name that it has by now."""
         if self._file is not None:
             self._file.close()
         self._path.unlink(missing_ok=True)

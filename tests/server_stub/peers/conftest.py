@@ -61,6 +61,7 @@ class FakeReceiver(Until):
         self.told_removed = 0
         self.answering: Callable[[str, bytes], Any] | None = None
         self.taking: Callable[[Message, Path], Any] | None = None
+        self.needed = True
 
     def step(self, message: Message) -> None:
         self.messages.append(message)
@@ -80,6 +81,9 @@ class FakeReceiver(Until):
         if self.answering is not None:
             return bytes(await self.answering(kind, payload))
         return payload[::-1]
+
+    def needs_snapshot(self, message: Message) -> bool:
+        return self.needed
 
     async def snapshot_arrived(self, message: Message, path: Path) -> None:
         if self.taking is not None:

@@ -313,6 +313,31 @@ async def test_the_same_snapshot_twice_at_once(make: Any, tmp_path: Path) -> Non
     assert files(b) == ["0000000000000007.snap.db"]
 
 
+@pytest.mark.parametrize("size", [0, 4 << 20])
+async def test_a_snapshot_that_is_not_needed(pair: Any, tmp_path: Path, size: int) -> None:
+    """Its message is all that is taken, and no file is touched."""
+    a, b = pair
+    assert await a.peers.send_snapshot(snapshot(A, B), copy_of(tmp_path, b"data"))
+    b.receiver.needed = False
+    again = snapshot(A, B)
+    assert await a.peers.send_snapshot(again, copy_of(tmp_path, bytes(size)))
+    assert len(b.receiver.snapshots) == 1
+    assert b.receiver.messages == [again]
+    (kept,) = b.directory.iterdir()
+    assert kept.read_bytes() == b"data"
+
+
+async def test_a_transfer_deletes_no_file_but_its_own(make: Any) -> None:
+    b = await make(B)
+    b.directory.mkdir(exist_ok=True)
+    whole = b.directory / "0000000000000007.snap.db"
+    whole.write_bytes(b"whole")
+    ((kind, reason),) = await by_hand(b, head(5), framed(Kind.CHUNK, b"data"), SUM)
+    assert (kind, reason[:1]) == (Kind.STATUS, b"\0")
+    assert files(b) == [whole.name]
+    assert whole.read_bytes() == b"whole"
+
+
 @pytest.mark.parametrize("who", ["sender", "receiver"])
 async def test_closing_in_the_middle(pair: Any, tmp_path: Path, who: str) -> None:
     a, b = pair
