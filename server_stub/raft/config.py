@@ -27,7 +27,8 @@ class Config:
     lease_reads: bool = False
     """Answer reads without asking around, trusting clocks not to drift (thesis 6.4.1)."""
     max_message_bytes: int = 1 << 20
-    """Payload of the entries in one append; a single larger entry still goes."""
+    """Payload of the entries in one append, or of proposals handed on together; a single larger
+    entry still goes."""
     max_inflight_messages: int = 512
     """Appends under way to one member before its answers are waited for."""
     max_inflight_bytes: int = 64 << 20

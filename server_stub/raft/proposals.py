@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ...protos import raftpb
 from . import membership, replication
@@ -53,7 +53,7 @@ def on_proposals(node: Node, message: Message) -> None:
 
 
 def flush(node: Node) -> None:
-    """Send the leader what was handed on since: many proposals make one message."""
+    """Send the leader what was handed on since: many small proposals make one message."""
     entries, node.forwards = node.forwards, []
     if node.leader not in (NOBODY, node.id):
         _forward(node, entries)
@@ -66,7 +66,27 @@ def _hand_on(node: Node, entry: raftpb.Entry) -> None:
 
 
 def _forward(node: Node, entries: Sequence[raftpb.Entry]) -> None:
-    node.send(Message(raftpb.MsgProp, node.leader, node.id, entries=entries))
+    """Send entries to the leader, no more in one message than in an append.
+
+    After a while without a leader it may be a lot that was kept, and whoever carries messages
+    drops one that is too large as a whole.
+    """
+    for portion in _portions(entries, node.config.max_message_bytes):
+        node.send(Message(raftpb.MsgProp, node.leader, node.id, entries=portion))
+
+
+def _portions(entries: Sequence[raftpb.Entry], max_bytes: int) -> Iterator[list[raftpb.Entry]]:
+    """Divide entries, in their order, into portions of so much payload, or of a single entry."""
+    portion: list[raftpb.Entry] = []
+    size = 0
+    for entry in entries:
+        if portion and size + len(entry.Data) > max_bytes:
+            yield portion
+            portion, size = [], 0
+        portion.append(entry)
+        size += len(entry.Data)
+    if portion:
+        yield portion
 
 
 def _admit(node: Node, size: int) -> None:

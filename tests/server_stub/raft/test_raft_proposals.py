@@ -30,6 +30,27 @@ def test_what_is_proposed_at_a_follower_is_handed_on_in_one_message() -> None:
     assert group.data == {1: [b"a", b"b", b"c"], 2: [b"a", b"b", b"c"], 3: [b"a", b"b", b"c"]}
 
 
+def portions(messages: list[Message]) -> list[list[int]]:
+    """How large the proposals are that go together."""
+    handed_on = only(messages, raftpb.MsgProp)
+    return [[len(entry.Data) for entry in message.entries] for message in handed_on]
+
+
+def test_no_message_of_proposals_is_larger_than_an_append() -> None:
+    """A larger one may be more than can be sent, and then all of it is lost."""
+    raft = core(max_message_bytes=100)
+    raft.step(Message(raftpb.MsgHeartbeat, 1, 2, 1))
+    run(raft)
+    sizes = [60, 40, 1, 0, 250, 99, 1, 100, 100]
+    for size in sizes:
+        raft.propose(bytes(size))
+    handed_on = raft.messages()
+    assert portions(handed_on) == [[60, 40], [1, 0], [250], [99, 1], [100], [100]]
+    entries = [entry for message in handed_on for entry in message.entries]
+    raft.step(Message(raftpb.MsgProp, 1, 3, entries=entries))
+    assert portions(raft.messages()) == portions(handed_on), "nor is what goes further"
+
+
 def test_a_proposal_follows_the_leader_once() -> None:
     group = Group.of()
     group.elect(1)
