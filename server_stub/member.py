@@ -34,9 +34,7 @@ from .joining import Fetch, FirstStart, confirm_founding, find_cluster, first_st
 from .leadership import Leadership, Tenure
 from .learner_duties import LearnerDuties
 from .lease_duties import LeaseDuties
-from .peers.inquiry import fetch_cluster
-from .peers.peers import Peers
-from .peers.receiver import ClusterInfo
+from .peers import ClusterInfo, PeerLimits, Peers, fetch_cluster
 from .proposals import Proposals, Timings
 from .raft.core import Raft, Role
 from .raft.messages import NOBODY
@@ -125,6 +123,7 @@ class Member:
             tls_server=tls.server,
             tls_client=tls.client,
             allowed_names=tls.allowed_names,
+            limits=PeerLimits.for_requests(settings.max_request_bytes),
         )
         self.consensus = Consensus(
             parts.replica,

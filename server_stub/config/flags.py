@@ -63,7 +63,12 @@ MEMBER: Final = (
     Flag("backend-batch-interval", "0s", read.duration, "longest wait for a commit (0: 100ms)"),
     Flag("backend-batch-limit", "0", read.unsigned, "most operations in a commit (0: 10000)"),
     Flag("max-txn-ops", "128", read.unsigned, "most operations in one transaction"),
-    Flag("max-request-bytes", "1572864", read.unsigned, "largest request"),
+    Flag(
+        "max-request-bytes",
+        "1572864",
+        read.unsigned,
+        "largest request; above 63 MiB the same on every member",
+    ),
     Flag(
         "max-concurrent-streams",
         "4294967295",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+_AROUND_REQUEST_BYTES: Final = 1 << 20
+"""More than what an entry and a message add to a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,3 +48,17 @@ class PeerLimits:
     """For what was written to leave a connection that is being closed."""
     complaint_seconds: float = 30.0
     """The same complaint is logged once in so long."""
+
+    @classmethod
+    def for_requests(cls, max_request_bytes: int) -> Self:
+        """The limits of a member that takes requests of this size.
+
+        A request that is in the log and cannot be sent is never committed, and nothing behind it.
+        """
+        limits = cls()
+        needed = max_request_bytes + _AROUND_REQUEST_BYTES
+        return replace(
+            limits,
+            max_frame_bytes=max(limits.max_frame_bytes, needed),
+            max_queued_bytes=max(limits.max_queued_bytes, needed),
+        )
