@@ -11,6 +11,8 @@ from ...protos.etcdserverpb import RangeRequest, RangeResponse
 from ...protos.mvccpb import KeyValue
 from ..mvcc.store import StoredRange
 
+_MAX_INT64: Final = 2**63 - 1
+"""As a limit, it is none: one more than that is not a number of the wire, nor of ``islice``."""
 _SORT_FIELDS: Final = {
     RangeRequest.KEY: attrgetter("key"),
     RangeRequest.VERSION: attrgetter("version"),
@@ -101,7 +103,7 @@ def _fetch_limit(request: RangeRequest, limit: int) -> int:
     etcd takes a sort target without an order for ascending, but only after it has fetched the
     first keys of the range as if there were no sort; so do we.
     """
-    if limit == 0 or request.sort_order != RangeRequest.NONE or _has_filters(request):
+    if limit in (0, _MAX_INT64) or request.sort_order != RangeRequest.NONE or _has_filters(request):
         return 0
     return limit + 1
 
