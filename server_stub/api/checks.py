@@ -6,6 +6,7 @@ The rules and their order are etcd's: a request with two faults is refused for t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from ...protos.errors import (
     DUPLICATE_KEY,
@@ -15,6 +16,8 @@ from ...protos.errors import (
     LEASE_PROVIDED,
     TOO_MANY_OPS,
     VALUE_PROVIDED,
+    Code,
+    Refusal,
     Refused,
 )
 from ...protos.etcdserverpb import (
@@ -27,6 +30,17 @@ from ...protos.etcdserverpb import (
 
 Interval = tuple[bytes, bytes]
 """A key and the end of its range, as on the wire: an empty end is the one key."""
+
+MAX_NESTING: Final = 40
+"""How many txns a txn may have within each other.
+
+Python's protobuf parses no message that is more than 100 levels deep. Each nested txn adds two to
+the request and to the reply; a level around the request in the log, and the key-value in a reply,
+come on top. What the proposer could apply and nobody else could parse would end all others.
+"""
+NESTED_TOO_DEEPLY: Final = Refusal(
+    Code.INVALID_ARGUMENT, f"etcdserver: txns are nested more than {MAX_NESTING} deep"
+)
 
 
 def check_range(request: RangeRequest) -> None:
@@ -56,25 +70,30 @@ def check_delete(request: DeleteRangeRequest) -> None:
 
 
 def check_txn(request: TxnRequest, max_ops: int) -> None:
-    """Raise ``Refused`` for ops that are wrong by themselves, too many, or in each other's way."""
-    _check_ops(request, max_ops)
+    """Raise ``Refused`` for ops that are wrong by themselves, too many, or in each other's way.
+
+    Nor may txns be nested too deeply, of which etcd knows nothing.
+    """
+    _check_ops(request, max_ops, MAX_NESTING)
     written_keys(request.success)
     written_keys(request.failure)
 
 
-def _check_ops(request: TxnRequest, max_ops: int) -> None:
-    """Check the ops one by one; what its parent leaves of the limit is for those nested."""
+def _check_ops(request: TxnRequest, max_ops: int, max_nesting: int) -> None:
+    """Check the ops one by one; what its parent leaves of the limits is for those nested."""
     ops = max(len(request.compare), len(request.success), len(request.failure))
     if ops > max_ops:
         raise Refused(TOO_MANY_OPS)
+    if max_nesting < 0:
+        raise Refused(NESTED_TOO_DEEPLY)
     if not all(compare.key for compare in request.compare):
         raise Refused(KEY_NOT_PROVIDED)
     for branch in (request.success, request.failure):
         for op in branch:
-            _check_op(op, max_ops - ops)
+            _check_op(op, max_ops - ops, max_nesting - 1)
 
 
-def _check_op(op: RequestOp, max_nested_ops: int) -> None:
+def _check_op(op: RequestOp, max_nested_ops: int, max_nesting: int) -> None:
     match op.WhichOneof("request"):
         case "request_range":
             check_range(op.request_range)
@@ -83,7 +102,7 @@ def _check_op(op: RequestOp, max_nested_ops: int) -> None:
         case "request_delete_range":
             check_delete(op.request_delete_range)
         case "request_txn":
-            _check_ops(op.request_txn, max_nested_ops)
+            _check_ops(op.request_txn, max_nested_ops, max_nesting)
         case None:
             raise Refused(KEY_NOT_FOUND)
 

@@ -76,6 +76,30 @@ def _(pair: Pair, fresh: Fresh) -> None:
         behaves(pair, "an alarm request with an action or a type that does not exist", *ends)
 
 
+def nested_txns(others: int) -> bytes:
+    """Return a txn with so many within each other."""
+    whole = innermost = pb.TxnRequest()
+    for _ in range(others):
+        innermost = innermost.success.add().request_txn
+    innermost.success.add().request_put.key = b"a"
+    return whole.SerializeToString()
+
+
+@provokes("deeply-nested-txn")
+def _(pair: Pair, fresh: Fresh) -> None:
+    path = rpcs.KV_TXN.path
+    pair.call_raw("Txn", path, nested_txns(40))
+    refusals = {
+        41: "INVALID_ARGUMENT etcdserver: txns are nested more than 40 deep",
+        50: "INTERNAL grpc: error unmarshalling request: ",
+    }
+    for others, refusal in refusals.items():
+        payload = nested_txns(others)
+        etcd, ours = (side.call_raw(path, payload).status for side in pair.sides)
+        outcome = "refused" if ours.startswith(refusal) else ours
+        behaves(pair, f"a txn with {others} others within each other", etcd, outcome)
+
+
 @provokes("order-of-equals")
 def _(pair: Pair, fresh: Fresh) -> None:
     for rest in range(3):

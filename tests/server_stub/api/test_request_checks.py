@@ -20,12 +20,16 @@ from etcd_pinwheel.protos.errors import (
 from etcd_pinwheel.protos.etcdserverpb import (
     Compare,
     DeleteRangeRequest,
+    InternalRaftRequest,
     PutRequest,
     RangeRequest,
     RequestOp,
     TxnRequest,
+    TxnResponse,
 )
 from etcd_pinwheel.server_stub.api.checks import (
+    MAX_NESTING,
+    NESTED_TOO_DEEPLY,
     check_delete,
     check_put,
     check_range,
@@ -33,6 +37,11 @@ from etcd_pinwheel.server_stub.api.checks import (
     is_read_only,
     is_serializable,
 )
+from etcd_pinwheel.server_stub.apply.writes import Writes
+from etcd_pinwheel.server_stub.lease.lessor import Lessor
+from etcd_pinwheel.server_stub.mvcc.store import Store
+from etcd_pinwheel.server_stub.replica import parse_request
+from etcd_pinwheel.server_stub.storage.memory import MemoryBackend
 
 MAX_OPS = 4
 
@@ -144,6 +153,38 @@ TXNS: list[tuple[str, dict[str, Any], Refusal | None]] = [
 )
 def test_transactions(fields: dict[str, Any], refusal: Refusal | None) -> None:
     assert refusal_of(lambda: check_txn(TxnRequest(**fields), MAX_OPS)) is refusal
+
+
+def within_each_other(txns: int, *ops: RequestOp) -> TxnRequest:
+    """Return a txn with so many within each other, the innermost with `ops`."""
+    whole = innermost = TxnRequest()
+    for _ in range(txns):
+        innermost = innermost.success.add().request_txn
+    innermost.success.extend(ops)
+    return whole
+
+
+def test_txns_within_each_other() -> None:
+    deepest = within_each_other(MAX_NESTING, put(b"k"))
+    assert refusal_of(lambda: check_txn(deepest, 128)) is None
+    deeper = within_each_other(MAX_NESTING + 1, put(b"k"))
+    assert refusal_of(lambda: check_txn(deeper, 128)) is NESTED_TOO_DEEPLY
+    assert refusal_of(lambda: check_txn(deeper, MAX_OPS)) is TOO_MANY_OPS
+
+
+def test_what_passes_can_be_parsed_by_members_and_clients() -> None:
+    """What only its proposer can apply ends every other member, and this one at its next start."""
+    lessor = Lessor(2)
+    writes = Writes(Store(MemoryBackend(), lessor), lessor)
+    writes.put(PutRequest(key=b"k"))
+    compare = Compare(key=b"k", version=1)
+    ops = (get(b"k"), put(b"k", prev_kv=True), nested(compare=[compare], success=[get(b"k")]))
+    deepest = within_each_other(MAX_NESTING - 1, *ops)
+    check_txn(deepest, 128)
+    request = parse_request(InternalRaftRequest(txn=deepest).SerializeToString())
+    assert request.txn == deepest
+    reply = writes.txn(request.txn)
+    assert TxnResponse.FromString(reply.SerializeToString()) == reply
 
 
 KINDS: list[tuple[dict[str, Any], bool, bool]] = [
