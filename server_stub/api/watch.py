@@ -24,6 +24,8 @@ NO_WATCH_ID: Final = -1
 """What a watch is answered under that could not be created."""
 MAX_UNREAD_REPLIES: Final = 128
 """Replies to requests that a client may leave unread before its requests are not read either."""
+MAX_REQUESTS_A_TURN: Final = 128
+"""Requests that are read from a client before others have their turn."""
 GRPC_OVERHEAD_BYTES: Final = 512 * 1024
 _PROGRESS_JITTER: Final = 0.1
 
@@ -73,6 +75,8 @@ class _Stream:
         self._was_read = asyncio.Event()
         self._answers: deque[WatchResponse] = deque()
         self._watches = member.store.watch_stream(self.wake)
+        self._progress_asked = 0
+        """Requests for progress that are not answered yet."""
         self._fragmented: set[int] = set()
         self._quiet: dict[int, bool] = {}
         """Watches that want progress notices: whether they had no event since the last tick."""
@@ -96,6 +100,7 @@ class _Stream:
 
     async def read(self, requests: AsyncIterator[WatchRequest]) -> None:
         """Carry out requests; a client that does not read its answers is not read either."""
+        taken = 0
         async for request in requests:
             match request.WhichOneof("request_union"):
                 case "create_request":
@@ -103,8 +108,12 @@ class _Stream:
                 case "cancel_request":
                     self._cancel(request.cancel_request)
                 case "progress_request":
-                    self._watches.request_progress()
-            while len(self._answers) >= MAX_UNREAD_REPLIES:
+                    self._progress_asked += 1
+                    self.wake()
+            taken += 1
+            if taken % MAX_REQUESTS_A_TURN == 0:
+                await asyncio.sleep(0)
+            while len(self._answers) + self._progress_asked >= MAX_UNREAD_REPLIES:
                 self._was_read.clear()
                 await self._was_read.wait()
 
@@ -162,8 +171,20 @@ class _Stream:
         while self._answers:
             self._was_read.set()
             yield self._answers.popleft()
-        for batch in self._watches.take():
+        for batch in self._batches():
             yield from self._told(batch)
+
+    def _batches(self) -> list[WatchBatch]:
+        """Take what the watches have to say, and behind it the answers to who asked for progress.
+
+        They share one look at the watches, of which there may be very many.
+        """
+        asked, self._progress_asked = self._progress_asked, 0
+        can_be_told = asked > 0 and self._watches.request_progress()
+        if asked:
+            self._was_read.set()
+        batches = self._watches.take()
+        return batches + batches[-1:] * (asked - 1) if can_be_told else batches
 
     def _told(self, batch: WatchBatch) -> Iterator[WatchResponse]:
         watch_id = batch.watch_id

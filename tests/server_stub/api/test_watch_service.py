@@ -15,7 +15,12 @@ from inprocess.served import Served, Stream
 from etcd_pinwheel.protos import rpcs
 from etcd_pinwheel.protos.etcdserverpb import WatchCreateRequest, WatchResponse
 from etcd_pinwheel.protos.mvccpb import Event
-from etcd_pinwheel.server_stub.api.watch import MAX_UNREAD_REPLIES, fragments
+from etcd_pinwheel.server_stub.api.watch import (
+    MAX_REQUESTS_A_TURN,
+    MAX_UNREAD_REPLIES,
+    fragments,
+)
+from etcd_pinwheel.server_stub.mvcc.watch_stream import WatchStream
 
 
 @pytest.fixture
@@ -161,6 +166,57 @@ async def test_progress_is_told_on_request_behind_the_events(
 async def test_progress_of_no_watch_is_nothing(served: Served, stream: Stream) -> None:
     stream.send(progress_request={})
     assert (await create(stream)).created
+
+
+async def test_every_request_for_progress_is_answered_and_few_looks_are_taken(
+    served: Served, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look is at every watch of the stream, and a request for it takes a few bytes."""
+    await create(stream)
+    looks: list[bool] = []
+    look = WatchStream.request_progress
+
+    def counted(watches: WatchStream) -> bool:
+        looks.append(look(watches))
+        return looks[-1]
+
+    monkeypatch.setattr(WatchStream, "request_progress", counted)
+    for _ in range(4 * MAX_UNREAD_REPLIES + 3):
+        stream.send(progress_request={})
+    for _ in range(4 * MAX_UNREAD_REPLIES + 3):
+        notice = await stream.next()
+        assert (notice.watch_id, notice.header.revision, list(notice.events)) == (-1, 1, [])
+    assert looks == [True] * 5
+    await served.put(b"k", b"v")
+    assert told(await stream.next())
+
+
+async def test_requests_for_progress_that_are_not_answered_are_not_read(
+    served: Served, stream: Stream
+) -> None:
+    await create(stream)
+    for _ in range(2 * MAX_UNREAD_REPLIES):
+        stream.send(progress_request={})
+    stream.send(create_request={"key": b"k"})
+    assert (await stream.next()).watch_id == -1
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert served.member.store.watcher_count == 1
+    replies = [await stream.next() for _ in range(2 * MAX_UNREAD_REPLIES)]
+    assert sum(reply.created for reply in replies) == 1
+
+
+async def test_many_requests_leave_turns_to_others(served: Served, stream: Stream) -> None:
+    await create(stream)
+    for _ in range(50 * MAX_REQUESTS_A_TURN):
+        stream.send(cancel_request={"watch_id": 77})
+    answer = asyncio.create_task(create(stream))
+    turns = 0
+    while not answer.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert (await answer).created
+    assert turns >= 50
 
 
 async def test_quiet_watches_are_told_of_progress(tmp_path: Path) -> None:
