@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -26,8 +27,37 @@ SCHEDULED_COMPACT_KEY: Final = b"scheduledCompactRev"
 FINISHED_COMPACT_KEY: Final = b"finishedCompactRev"
 """In META: the revision up to which compaction has deleted what it had to, as a revision key."""
 
+PAGE_ROWS: Final = 10_000
+PAGE_BYTES: Final = 2 * 2**20
+"""What of the B+tree is worked through at once: a few milliseconds of an event loop."""
 
-class Backend(Protocol):
+
+class Rows(Protocol):
+    """What is read of a B+tree; see :class:`Backend`."""
+
+    def get(self, bucket: Bucket, key: bytes, /) -> bytes | None:
+        """Return the value of `key`, or None."""
+        ...
+
+    def range(
+        self,
+        bucket: Bucket,
+        start: bytes,
+        end: bytes | None = None,
+        limit: int = 0,
+        limit_bytes: int = 0,
+        /,
+    ) -> list[tuple[bytes, bytes]]:
+        """Return the pairs with start <= key < end in key order.
+
+        An `end` of None is behind every key. There are at most `limit` pairs, unless that is 0; and
+        the one with which keys and values come to `limit_bytes` is the last, unless that is 0.
+        Whoever goes through much must set that one: a value may be as large as a request.
+        """
+        ...
+
+
+class Backend(Rows, Protocol):
     """A persistent B+tree of buckets, with buffered writes.
 
     - Reads see every write made before them, committed or not.
@@ -38,19 +68,6 @@ class Backend(Protocol):
       next ``put``, ``delete`` or ``commit`` raises it as a ``BackendError``. Whoever gets one must
       stop; the log has every acknowledged write and applies it again at the next start.
     """
-
-    def get(self, bucket: Bucket, key: bytes, /) -> bytes | None:
-        """Return the value of `key`, or None."""
-        ...
-
-    def range(
-        self, bucket: Bucket, start: bytes, end: bytes | None = None, limit: int = 0, /
-    ) -> list[tuple[bytes, bytes]]:
-        """Return the pairs with start <= key < end in key order, at most `limit` unless it is 0.
-
-        An `end` of None is behind every key.
-        """
-        ...
 
     def put(self, bucket: Bucket, key: bytes, value: bytes, /) -> None:
         """Set `key` to `value`."""
@@ -73,3 +90,13 @@ class Backend(Protocol):
     def size_in_use_bytes(self) -> int:
         """What it would take without its free pages."""
         ...
+
+
+def pages(
+    rows: Rows, bucket: Bucket, end: bytes | None = None
+) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Yield the pairs before `end`, a page at a time; each is read when it is asked for."""
+    start = b""
+    while page := rows.range(bucket, start, end, PAGE_ROWS, PAGE_BYTES):
+        yield page
+        start = page[-1][0] + b"\0"

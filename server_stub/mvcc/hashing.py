@@ -16,11 +16,9 @@ from typing import Final, NamedTuple, Protocol
 from google_crc32c import extend
 
 from ...protos.errors import COMPACTED, Refused
-from .backend import Backend, Bucket
+from .backend import PAGE_ROWS, Backend, Bucket, pages
 from .index import Index
 from .revision import revision_key
-
-_PAGE: Final = 10_000
 
 _NOT_HASHED: Final = frozenset({b"consistent_index", b"term", b"storageVersion"})
 """Keys of META that differ between members with equal data."""
@@ -86,14 +84,12 @@ class KVHashing:
         self._hash = extend(0, b"key")
         floor = revision_key(max(self._compacted, 0) + 1)
         end = revision_key(self._revision + 1)
-        start = b""
-        while rows := self._backend.range(Bucket.KEY, start, end, _PAGE):
-            if start < floor:
+        for rows in pages(self._backend, Bucket.KEY, end):
+            if rows[0][0] < floor:
                 hashed = [row for row in rows if row[0] >= floor or row[0] in kept]
             else:
                 hashed = rows
             self._hash = extend(self._hash, b"".join(map(b"".join, hashed)))
-            start = rows[-1][0] + b"\0"
             yield True
 
     def _visible_and_old(self, revision: int) -> Generator[bool, None, set[bytes]]:
@@ -106,12 +102,12 @@ class KVHashing:
         floor = revision_key(self._compacted + 1)
         kept: set[bytes] = set()
         something_is_visible = False
-        after, found = self._index.visible_behind(b"", before, _PAGE)
+        after, found = self._index.visible_behind(b"", before, PAGE_ROWS)
         while after is not None:
             something_is_visible = something_is_visible or bool(found)
             kept.update(key for key in found if key < floor)
             yield True
-            after, found = self._index.visible_behind(after, before, _PAGE)
+            after, found = self._index.visible_behind(after, before, PAGE_ROWS)
         if something_is_visible or revision == self._compacted:
             return kept
         return (yield from self._visible_and_old(self._compacted))
@@ -123,9 +119,7 @@ def hash_buckets(backend: Backend) -> int:
     for bucket in sorted(Bucket):
         checksum = extend(checksum, bucket.encode())
         skipped = _NOT_HASHED if bucket is Bucket.META else frozenset()
-        start = b""
-        while rows := backend.range(bucket, start, None, _PAGE):
+        for rows in pages(backend, bucket):
             hashed = (key + value for key, value in rows if key not in skipped)
             checksum = extend(checksum, b"".join(hashed))
-            start = rows[-1][0] + b"\0"
     return checksum

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from ...protos.mvccpb import KeyValue
-from .backend import FINISHED_COMPACT_KEY, SCHEDULED_COMPACT_KEY, Bucket
+from .backend import FINISHED_COMPACT_KEY, SCHEDULED_COMPACT_KEY, Bucket, Rows, pages
 from .index import Index
 from .revision import REVISION_KEY_BYTES, main_of
 
-_CHUNK: Final = 10_000
 _FIRST_REVISION: Final = 1
 _NEVER: Final = -1
 
@@ -29,20 +28,6 @@ class Restored:
     """The keys that hang on leases, and on which."""
 
 
-class Rows(Protocol):
-    """What is read of a B+tree; see :class:`.backend.Backend`."""
-
-    def get(self, bucket: Bucket, key: bytes, /) -> bytes | None:
-        """Return the value of `key`, or None."""
-        ...
-
-    def range(
-        self, bucket: Bucket, start: bytes, end: bytes | None = None, limit: int = 0, /
-    ) -> list[tuple[bytes, bytes]]:
-        """Return the pairs with start <= key < end in key order, at most `limit` unless it is 0."""
-        ...
-
-
 def restore(backend: Rows) -> Restored:
     """Read the whole bucket KEY; return the state of the store.
 
@@ -55,12 +40,9 @@ def restore(backend: Rows) -> Restored:
     index = Index()
     leased: dict[bytes, int] = {}
     last = _FIRST_REVISION
-    start = b""
-    while rows := backend.range(Bucket.KEY, start, None, _CHUNK):
+    for rows in pages(backend, Bucket.KEY):
         _restore_rows(rows, index, leased)
-        newest = rows[-1][0]
-        last = main_of(newest)
-        start = newest + b"\0"
+        last = main_of(rows[-1][0])
     scheduled = _main_at(backend, SCHEDULED_COMPACT_KEY)
     finished = _main_at(backend, FINISHED_COMPACT_KEY)
     compacted = max(scheduled, finished)

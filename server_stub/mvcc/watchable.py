@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Final
 
 from ...protos.mvccpb import Event, KeyValue
-from .backend import Backend, Bucket
+from .backend import PAGE_BYTES, Backend, Bucket
 from .restoring import Restored
 from .revision import REVISION_KEY_BYTES, main_of, revision_key
 from .store import LeaseBook, Store
@@ -154,8 +154,8 @@ class WatchableStore(Store):
         Revisions are whole, however many changes they have.
         """
         start, end = revision_key(first), revision_key(self.revision + 1)
-        rows = self._backend.range(Bucket.KEY, start, end, _CHANGES_PER_PASS)
-        if len(rows) < _CHANGES_PER_PASS:
+        rows = self._backend.range(Bucket.KEY, start, end, _CHANGES_PER_PASS, PAGE_BYTES)
+        if not rows:
             return rows, self.revision + 1
         newest = rows[-1][0]
         behind = main_of(newest) + 1

@@ -6,13 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from ..mvcc.backend import Bucket
 from .lmdb_file import BackendError, LmdbFile
-from .write_buffer import WriteBatch, changes_between, empty_batch, merged, stacked
+from .write_buffer import WriteBatch, changes_between, empty_batch, first_of, merged, stacked
 
 __all__ = ["MAX_KEY_BYTES", "BackendError", "LmdbBackend", "map_size_for"]
 
@@ -22,7 +21,7 @@ MAX_KEY_BYTES: Final = 511
 _GIB: Final = 2**30
 _UNLIMITED_MAP_BYTES: Final = 1024 * _GIB
 _SCANNED_ROWS: Final = 1_000
-"""Rows that make a range a scan."""
+"""Rows that make a range a scan, as does a bound on its bytes."""
 _SCANNED_BYTES: Final = 32 * 2**20
 _ABSENT: Final = b"<absent>"
 """Compared by identity: the layer asked says nothing of the key."""
@@ -129,16 +128,24 @@ class LmdbBackend:
         return self._file.get(bucket, key)
 
     def range(
-        self, bucket: Bucket, start: bytes, end: bytes | None = None, limit: int = 0
+        self,
+        bucket: Bucket,
+        start: bytes,
+        end: bytes | None = None,
+        limit: int = 0,
+        limit_bytes: int = 0,
     ) -> list[tuple[bytes, bytes]]:
-        """Return the pairs with start <= key < end in key order, at most `limit` unless it is 0."""
+        """Return the pairs with start <= key < end in key order.
+
+        At most `limit`, and none behind the one with which they come to `limit_bytes`; 0: no bound.
+        """
         if self._is_written:
             self._settle()
         layers = (self._committing, self._collecting)
         rows = self._file.rows(bucket, start, end)
         changes = changes_between(layers, bucket, start, end)
-        found = list(islice(merged(rows, changes) if changes else rows, limit or None))
-        if len(found) >= _SCANNED_ROWS:
+        found = first_of(merged(rows, changes) if changes else rows, limit, limit_bytes)
+        if limit_bytes or len(found) >= _SCANNED_ROWS:
             self._note_scan(found)
         return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,6 +9,7 @@ import lmdb
 
 from ..mvcc.backend import Bucket
 from .lmdb_file import BackendError
+from .write_buffer import first_of
 
 
 class CopiedBackend:
@@ -46,13 +46,21 @@ class CopiedBackend:
         return found
 
     def range(
-        self, bucket: Bucket, start: bytes, end: bytes | None = None, limit: int = 0
+        self,
+        bucket: Bucket,
+        start: bytes,
+        end: bytes | None = None,
+        limit: int = 0,
+        limit_bytes: int = 0,
     ) -> list[tuple[bytes, bytes]]:
-        """Return the pairs with start <= key < end in key order, at most `limit` unless it is 0."""
+        """Return the pairs with start <= key < end in key order.
+
+        At most `limit`, and none behind the one with which they come to `limit_bytes`; 0: no bound.
+        """
         with self._reader.cursor(self._databases[bucket]) as cursor:
             if not (cursor.set_range(start) if start else cursor.first()):
                 return []
             rows = cursor.iternext()
             if end is None:
-                return list(islice(rows, limit or None))
-            return list(islice((row for row in rows if row[0] < end), limit or None))
+                return first_of(rows, limit, limit_bytes)
+            return first_of((row for row in rows if row[0] < end), limit, limit_bytes)

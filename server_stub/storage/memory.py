@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any
 
 from BTrees.OOBTree import OOBTree  # pyright: ignore[reportMissingImports]
 
 from ..mvcc.backend import Bucket
+from .write_buffer import first_of
 
 
 class MemoryBackend:
@@ -29,11 +29,19 @@ class MemoryBackend:
         return found
 
     def range(
-        self, bucket: Bucket, start: bytes, end: bytes | None = None, limit: int = 0
+        self,
+        bucket: Bucket,
+        start: bytes,
+        end: bytes | None = None,
+        limit: int = 0,
+        limit_bytes: int = 0,
     ) -> list[tuple[bytes, bytes]]:
-        """Return the pairs with start <= key < end in key order, at most `limit` unless it is 0."""
+        """Return the pairs with start <= key < end in key order.
+
+        At most `limit`, and none behind the one with which they come to `limit_bytes`; 0: no bound.
+        """
         items = self._trees[bucket].iteritems(start, end, False, end is not None)
-        return list(islice(items, limit or None))
+        return first_of(items, limit, limit_bytes)
 
     def put(self, bucket: Bucket, key: bytes, value: bytes) -> None:
         """Set `key` to `value`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import TypeAlias
 
 from ..mvcc.backend import Bucket
@@ -52,6 +53,21 @@ def merged(stored: Iterator[Row], changes: list[Change]) -> Iterator[Row]:
     while changed is not None:
         yield from _as_row(changed)
         changed = next(upcoming, None)
+
+
+def first_of(rows: Iterator[Row], limit: int, limit_bytes: int) -> list[Row]:
+    """Take at most `limit` rows, up to the one with which they come to `limit_bytes`; 0: all."""
+    bounded = islice(rows, limit or None)
+    if not limit_bytes:
+        return list(bounded)
+    found: list[Row] = []
+    size_bytes = 0
+    for row in bounded:
+        found.append(row)
+        size_bytes += len(row[0]) + len(row[1])
+        if size_bytes >= limit_bytes:
+            break
+    return found
 
 
 def _as_row(change: Change) -> Iterator[Row]:

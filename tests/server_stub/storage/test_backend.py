@@ -28,6 +28,11 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[]
         backend.close()
 
 
+def is_last(rows: list[tuple[bytes, bytes]], limit_bytes: int) -> bool:
+    """Whether a range bounded in bytes ends with these rows, whatever follows."""
+    return 0 < limit_bytes <= sum(len(key) + len(value) for key, value in rows)
+
+
 KEYS = st.binary(min_size=1, max_size=2)
 STEPS = st.lists(
     st.one_of(
@@ -35,7 +40,7 @@ STEPS = st.lists(
         st.tuples(st.just("delete"), st.sampled_from([Bucket.KEY, Bucket.META]), KEYS),
         st.tuples(st.just("commit")),
         st.tuples(st.just("hand_over")),
-        st.tuples(st.just("range"), KEYS, st.none() | KEYS, st.integers(0, 4)),
+        st.tuples(st.just("range"), KEYS, st.none() | KEYS, st.integers(0, 4), st.integers(0, 12)),
     ),
     max_size=40,
 )
@@ -59,7 +64,7 @@ def test_reads_see_own_writes(make: Callable[[], Backend], steps: list[tuple[obj
             case ("delete", Bucket() as bucket, bytes() as key):
                 backend.delete(bucket, key)
                 twin[bucket].pop(key, None)
-            case ("range", bytes() as start, end, int() as limit):
+            case ("range", bytes() as start, end, int() as limit, int() as limit_bytes):
                 assert end is None or isinstance(end, bytes)
                 rows = [
                     row
@@ -68,6 +73,10 @@ def test_reads_see_own_writes(make: Callable[[], Backend], steps: list[tuple[obj
                 ]
                 found = backend.range(Bucket.KEY, start, end, limit)
                 assert found == (rows[:limit] if limit else rows)
+                few = backend.range(Bucket.KEY, start, end, limit, limit_bytes)
+                assert few == found[: len(few)]
+                assert len(few) == len(found) or is_last(few, limit_bytes)
+                assert not is_last(few[:-1], limit_bytes)
             case ("commit",):
                 backend.commit()
             case ("hand_over",) if isinstance(backend, LmdbBackend):
