@@ -101,9 +101,11 @@ class Index:
         """Count the keys of a range; now is far cheaper than the past."""
         if before is not None or not end:
             return len(self.revisions(key, end, before))
-        last = None if end == FROM_KEY else end
-        bounds = (key, last, False, last is not None)
-        return len(self._tree.keys(*bounds)) - len(self._deleted.keys(*bounds))
+        return self.known(key, end) - len(self._deleted.keys(*_bounds(key, end)))
+
+    def known(self, key: bytes, end: bytes) -> int:
+        """Count the keys of a range (not of one key), deleted ones included: what a walk takes."""
+        return len(self._tree.keys(*_bounds(key, end)))
 
     def first_revisions(
         self, key: bytes, end: bytes, before: RevisionKey | None, limit: int
@@ -191,6 +193,12 @@ def _revision_of(entry: _Entry, before: RevisionKey | None) -> RevisionKey | Non
     if isinstance(entry, bytes):
         return entry if before is None or entry < before else None
     return entry.newest() if before is None else entry.newest_before(before)
+
+
+def _bounds(key: bytes, end: bytes) -> tuple[bytes, bytes | None, bool, bool]:
+    """Return a range of more than one key as the tree takes it."""
+    last = None if end == FROM_KEY else end
+    return key, last, False, last is not None
 
 
 def _last_key(page: list[tuple[bytes, Any]]) -> bytes | None:

@@ -23,6 +23,8 @@ from .revision import TOMBSTONE_MARK, RevisionKey, revision_key
 
 _KEY: Final = Bucket.KEY
 _FEW_CHANGES: Final = 5_000
+_FEW_KEYS: Final = 5_000
+_FEW_BYTES: Final = 8 * 2**20
 
 
 class LeaseBook(Protocol):
@@ -230,12 +232,15 @@ class Store:
         """Count the keys of a range.
 
         The index counts fast only what is there now. Of a past not long gone, take that and undo
-        what happened since: a client that reads page by page asks for it with every page.
+        what happened since: a client that reads page by page asks for it with every page. That
+        takes the whole values of all keys that changed, so look at the keys instead if there are
+        few, or if much has changed.
         """
-        if before is None or not end:
+        if before is None or not end or self._index.known(key, end) <= _FEW_KEYS:
             return self._index.count(key, end, before)
-        since = self._backend.range(_KEY, before, None, _FEW_CHANGES)
-        if len(since) == _FEW_CHANGES:
+        since = self._backend.range(_KEY, before, None, _FEW_CHANGES, _FEW_BYTES)
+        size_bytes = sum(len(stored_key) + len(value) for stored_key, value in since)
+        if len(since) == _FEW_CHANGES or size_bytes >= _FEW_BYTES:
             return self._index.count(key, end, before)
         get = self._index.get
         changed = {KeyValue.FromString(value).key for _, value in since}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from etcd_pinwheel.server_stub.lease.lessor import Lessor
+from etcd_pinwheel.server_stub.mvcc import store as store_module
 from etcd_pinwheel.server_stub.mvcc.backend import PAGE_BYTES, Bucket
 from etcd_pinwheel.server_stub.mvcc.watchable import WatchableStore
 from etcd_pinwheel.server_stub.storage.memory import MemoryBackend
@@ -94,3 +95,41 @@ def test_a_piece_is_bounded_in_bytes(
     act(store)
     assert sum(backend.ranges) >= 40 * len(VALUE)
     assert max(backend.ranges) < PAGE_BYTES + ROW_BYTES
+
+
+class TestCountsOfThePast:
+    """A client that reads page by page has the whole range counted with every page."""
+
+    def test_few_keys_are_counted_without_a_look_at_the_changes(
+        self, backend: CountingBackend, store: WatchableStore
+    ) -> None:
+        for key in (b"a", b"b", b"c"):
+            put(store, key, b"v")
+        then = store.revision
+        for number in range(20):
+            put(store, b"z%d" % number, VALUE)
+        with store.write() as txn:
+            txn.delete_range(b"b", b"")
+        backend.ranges.clear()
+        found = store.range(b"a", b"d", revision=then, limit=2)
+        assert ([kv.key for kv in found.kvs], found.count) == ([b"a", b"b"], 3)
+        assert backend.ranges == []
+
+    @pytest.mark.parametrize("changes", [3, 200])
+    def test_of_many_keys_few_bytes_are_read(
+        self,
+        backend: CountingBackend,
+        store: WatchableStore,
+        changes: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(store_module, "_FEW_KEYS", 2)
+        monkeypatch.setattr(store_module, "_FEW_BYTES", 4 * ROW_BYTES)
+        then = store.revision
+        with store.write() as txn:
+            txn.delete_range(b"k0", b"k3")
+        for number in range(changes):
+            put(store, b"new%d" % (number % 3), VALUE)
+        backend.ranges.clear()
+        assert store.range(b"a", b"\0", revision=then, limit=1).count == 7
+        assert max(backend.ranges) < 5 * ROW_BYTES

@@ -294,10 +294,15 @@ SEEDED = settings(
 
 @pytest.mark.slow
 @settings(SEEDED, max_examples=300)
-@given(seed=st.integers(0, 2**64), few=st.sampled_from([1, 4, 5_000]))
-def test_in_memory(seed: int, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@given(
+    seed=st.integers(0, 2**64),
+    few=st.sampled_from([1, 4, 5_000]),
+    few_keys=st.sampled_from([0, 0, 3, 5_000]),
+)
+def test_in_memory(seed: int, few: int, few_keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as small:
         small.setattr(store_module, "_FEW_CHANGES", few)
+        small.setattr(store_module, "_FEW_KEYS", few_keys)
         Program(seed, None).run(steps=60)
 
 
