@@ -17,7 +17,9 @@ from .security import peer_tls, tls
 from .settings import (
     DEFAULT_BATCH_INTERVAL_SECONDS,
     DEFAULT_BATCH_LIMIT,
+    DEFAULT_CATCHUP_ENTRIES,
     DEFAULT_QUOTA_BYTES,
+    DEFAULT_SNAPSHOT_COUNT,
     PeerTlsSettings,
     Settings,
     TlsSettings,
@@ -166,6 +168,8 @@ def _settings(values: Mapping[str, Any], explicit: set[str], notices: list[str])
         auto_compaction_mode=values["auto-compaction-mode"],
         auto_compaction_period_seconds=period,
         auto_compaction_revisions=revisions,
+        snapshot_count=values["snapshot-count"] or DEFAULT_SNAPSHOT_COUNT,
+        snapshot_catchup_entries=values["snapshot-catchup-entries"] or DEFAULT_CATCHUP_ENTRIES,
         quota_backend_bytes=max(values["quota-backend-bytes"] or DEFAULT_QUOTA_BYTES, 0),
         backend_batch_interval_seconds=values["backend-batch-interval"]
         or DEFAULT_BATCH_INTERVAL_SECONDS,
@@ -187,8 +191,6 @@ _AS_THEY_ARE: Final = {
     "heartbeat-interval": "heartbeat_interval_ms",
     "initial-election-tick-advance": "initial_election_tick_advance",
     "pre-vote": "pre_vote",
-    "snapshot-count": "snapshot_count",
-    "snapshot-catchup-entries": "snapshot_catchup_entries",
     "max-snapshots": "max_snapshots",
     "max-wals": "max_wals",
     "unsafe-no-fsync": "unsafe_no_fsync",

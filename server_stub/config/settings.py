@@ -11,6 +11,8 @@ from .values import Url
 DEFAULT_QUOTA_BYTES: Final = 2 << 30
 DEFAULT_BATCH_INTERVAL_SECONDS: Final = 0.1
 DEFAULT_BATCH_LIMIT: Final = 10_000
+DEFAULT_SNAPSHOT_COUNT: Final = 10_000
+DEFAULT_CATCHUP_ENTRIES: Final = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +80,8 @@ class Settings:
     heartbeat_interval_ms: int = 100
     initial_election_tick_advance: bool = True
     pre_vote: bool = True
-    snapshot_count: int = 10_000
-    snapshot_catchup_entries: int = 5000
+    snapshot_count: int = DEFAULT_SNAPSHOT_COUNT
+    snapshot_catchup_entries: int = DEFAULT_CATCHUP_ENTRIES
     max_snapshots: int = 5
     """0: keep all."""
     max_wals: int = 5

@@ -314,6 +314,15 @@ def test_wrong_auto_compaction() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["snapshot-count", "snapshot-catchup-entries", "backend-batch-interval", "backend-batch-limit"],
+)
+def test_of_some_flags_zero_is_the_default(name: str) -> None:
+    """As with etcd, which would else save a snapshot behind every entry."""
+    assert parse([f"--{name}=0"], {}) == DEFAULTS
+
+
 def test_timing_is_held_together() -> None:
     assert refusal("--election-timeout=400") == (
         "--election-timeout[400ms] should be at least as 5 times as --heartbeat-interval[100ms]"
