@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Final
 
 from ...protos.mvccpb import Event, KeyValue
-from .backend import PAGE_BYTES, Backend, Bucket
+from .backend import Backend, Bucket
 from .restoring import Restored
 from .revision import REVISION_KEY_BYTES, main_of, revision_key
 from .store import LeaseBook, Store
@@ -27,6 +27,8 @@ from .watch_stream import WatchBatch, Watcher, WatcherGroup, WatchStream
 
 _WATCHERS_PER_PASS: Final = 512
 _CHANGES_PER_PASS: Final = 5_000
+_BYTES_PER_PASS: Final = 16 * 2**20
+"""More than a page: up to here, a watcher is told of the past in the same batches as by etcd."""
 _REVISIONS_PER_BATCH: Final = 1_000
 
 _PUT: Final = Event.PUT
@@ -154,7 +156,7 @@ class WatchableStore(Store):
         Revisions are whole, however many changes they have.
         """
         start, end = revision_key(first), revision_key(self.revision + 1)
-        rows = self._backend.range(Bucket.KEY, start, end, _CHANGES_PER_PASS, PAGE_BYTES)
+        rows = self._backend.range(Bucket.KEY, start, end, _CHANGES_PER_PASS, _BYTES_PER_PASS)
         if not rows:
             return rows, self.revision + 1
         newest = rows[-1][0]

@@ -283,6 +283,21 @@ def _(pair: Pair, fresh: Fresh) -> None:
     behaves(pair, "progress of a watch of the future", *ends)
 
 
+@provokes("much-of-the-past-in-pieces")
+def _(pair: Pair, fresh: Fresh) -> None:
+    for _ in range(20):
+        pair.call(rpcs.KV_PUT, key=b"a", value=b"x" * MIB)
+    start = pair.base_revision + 1
+    create = pb.WatchRequest(create_request={"key": b"a", "start_revision": start})
+    ends = []
+    for stream in pair.on_each(lambda side: watch_stream(side, create)):
+        assert stream.wait_for(lambda s: sum(len(r.events) for r in s.replies) == 20, 20)
+        with_events = sum(bool(reply.events) for reply in stream.replies)
+        ends.append("one answer" if with_events == 1 else "several answers")
+        stream.close()
+    behaves(pair, "a watch that is told 20 MiB of the past", *ends)
+
+
 @provokes("tombstone-at-compaction")
 def _(pair: Pair, fresh: Fresh) -> None:
     pair.call(rpcs.KV_PUT, key=b"a")

@@ -8,6 +8,7 @@ import pytest
 
 from etcd_pinwheel.server_stub.lease.lessor import Lessor
 from etcd_pinwheel.server_stub.mvcc import store as store_module
+from etcd_pinwheel.server_stub.mvcc import watchable
 from etcd_pinwheel.server_stub.mvcc.backend import PAGE_BYTES, Bucket
 from etcd_pinwheel.server_stub.mvcc.watchable import WatchableStore
 from etcd_pinwheel.server_stub.storage.memory import MemoryBackend
@@ -77,7 +78,19 @@ def restore(store: WatchableStore) -> None:
     assert store.revision == before
 
 
-def watch_of_the_past(store: WatchableStore) -> None:
+@pytest.mark.parametrize("act", [hash_of_keys, hash_of_all, restore])
+def test_a_piece_is_bounded_in_bytes(
+    backend: CountingBackend, store: WatchableStore, act: Callable[[WatchableStore], None]
+) -> None:
+    act(store)
+    assert sum(backend.ranges) >= 40 * len(VALUE)
+    assert max(backend.ranges) < PAGE_BYTES + ROW_BYTES
+
+
+def test_a_watch_of_the_past_is_told_in_pieces(
+    backend: CountingBackend, store: WatchableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchable, "_BYTES_PER_PASS", PAGE_BYTES)
     stream = store.watch_stream(lambda: None)
     stream.watch(b"k", b"l", start_revision=1)
     passes = 1
@@ -86,14 +99,6 @@ def watch_of_the_past(store: WatchableStore) -> None:
     assert passes >= 5
     told = [event.kv.mod_revision for batch in stream.take() for event in batch.events]
     assert told == list(range(2, store.revision + 1))
-
-
-@pytest.mark.parametrize("act", [hash_of_keys, hash_of_all, restore, watch_of_the_past])
-def test_a_piece_is_bounded_in_bytes(
-    backend: CountingBackend, store: WatchableStore, act: Callable[[WatchableStore], None]
-) -> None:
-    act(store)
-    assert sum(backend.ranges) >= 40 * len(VALUE)
     assert max(backend.ranges) < PAGE_BYTES + ROW_BYTES
 
 
