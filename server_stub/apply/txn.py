@@ -13,8 +13,16 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ...protos.errors import COMPACTED, FUTURE_REVISION, KEY_NOT_FOUND, LEASE_NOT_FOUND, Refused
-from ...protos.etcdserverpb import Compare, PutRequest, RangeRequest, RequestOp, TxnRequest
+from ...protos.etcdserverpb import (
+    Compare,
+    DeleteRangeRequest,
+    PutRequest,
+    RangeRequest,
+    RequestOp,
+    TxnRequest,
+)
 from ...protos.mvccpb import KeyValue
+from ..mvcc.index import FROM_KEY
 
 _HOLDS: Final[dict[int, Callable[[bytes | int, bytes | int], bool]]] = {
     Compare.EQUAL: operator.eq,
@@ -90,9 +98,12 @@ def check(state: State, path: Path) -> None:
 
     The order is etcd's, and shows where a transaction has two faults.
     """
+    deleted: list[DeleteRangeRequest] = []
     for op in _ops_along(path):
         if op.WhichOneof("request") == "request_put":
-            _check_put(state, op.request_put)
+            _check_put(state, op.request_put, deleted)
+        elif op.WhichOneof("request") == "request_delete_range":
+            deleted.append(op.request_delete_range)
     check_ranges(state, path)
 
 
@@ -112,11 +123,21 @@ def _ops_along(path: Path) -> Iterator[RequestOp]:
             yield op
 
 
-def _check_put(state: State, request: PutRequest) -> None:
-    if (request.ignore_value or request.ignore_lease) and not state.newest(request.key, b""):
+def _check_put(state: State, request: PutRequest, deleted: Sequence[DeleteRangeRequest]) -> None:
+    """Check a put that comes after deletions: who keeps a key's value or lease needs the key."""
+    if (request.ignore_value or request.ignore_lease) and (
+        not state.newest(request.key, b"")
+        or any(_takes(deletion, request.key) for deletion in deleted)
+    ):
         raise Refused(KEY_NOT_FOUND)
     if request.lease and not state.has_lease(request.lease):
         raise Refused(LEASE_NOT_FOUND)
+
+
+def _takes(deletion: DeleteRangeRequest, key: bytes) -> bool:
+    """Whether a deletion takes `key`."""
+    start, end = deletion.key, deletion.range_end
+    return start <= key and (key < end or end == FROM_KEY) if end else key == start
 
 
 def _check_range(state: State, request: RangeRequest) -> None:

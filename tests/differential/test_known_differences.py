@@ -76,6 +76,21 @@ def _(pair: Pair, fresh: Fresh) -> None:
         behaves(pair, "an alarm request with an action or a type that does not exist", *ends)
 
 
+@provokes("put-of-what-a-txn-has-deleted")
+def _(pair: Pair, fresh: Fresh) -> None:
+    servers = fresh()
+    servers.pair.call(rpcs.KV_PUT, key=b"a", value=b"kept")
+    ops = [
+        {"request_delete_range": {"key": b"a", "range_end": b"\0"}},
+        {"request_put": {"key": b"a", "ignore_value": True}},
+    ]
+    ours = servers.pair.ours
+    outcome = killed_by(servers, rpcs.KV_TXN, success=ops)
+    what = "a txn that deletes from a key on, and then puts the key with ignore_value"
+    behaves(pair, what, *outcome)
+    assert ours.call(rpcs.KV_RANGE, pb.RangeRequest(key=b"a")).reply.kvs[0].version == 2
+
+
 def nested_txns(others: int) -> bytes:
     """Return a txn with so many within each other."""
     whole = innermost = pb.TxnRequest()

@@ -158,11 +158,25 @@ def test_all_comparisons_must_hold_and_none_is_enough() -> None:
     assert not choose(STATE, TxnRequest(compare=[TRUE, FALSE])).succeeded
 
 
+TAKE_ALL = [RequestOp(request_delete_range={"key": b"a", "range_end": b"\0"})]
+TAKE_LATER = [RequestOp(request_delete_range={"key": b"aa", "range_end": b"\0"})]
+TAKE_RANGE = [RequestOp(request_delete_range={"key": b"a", "range_end": b"b"})]
+"""A deletion "from a key on" may stand beside a put of such a key, as in etcd; others may not."""
+
 FAULTS: list[tuple[str, list[RequestOp], Refusal | None]] = [
     ("a put", [put(b"x")], None),
     ("ignore_value of a key that is there", [put(b"a", ignore_value=True)], None),
     ("ignore_value of one that is not", [put(b"x", ignore_value=True)], KEY_NOT_FOUND),
     ("ignore_lease of one that is not", [put(b"x", ignore_lease=True)], KEY_NOT_FOUND),
+    ("ignore_value behind a deletion", [*TAKE_ALL, put(b"a", ignore_value=True)], KEY_NOT_FOUND),
+    ("ignore_lease in front of one", [put(b"a", ignore_lease=True), *TAKE_ALL], None),
+    (
+        "ignore_lease behind one in a nested transaction",
+        [nested(success=TAKE_ALL), put(b"b", ignore_lease=True)],
+        KEY_NOT_FOUND,
+    ),
+    ("behind a deletion of later keys", [*TAKE_LATER, put(b"a", ignore_value=True)], None),
+    ("behind one of a range without it", [*TAKE_RANGE, put(b"b", ignore_value=True)], None),
     ("a lease", [put(b"x", lease=7)], None),
     ("an unknown lease", [put(b"x", lease=8)], LEASE_NOT_FOUND),
     ("the compacted revision itself", [get(b"a", revision=5)], None),
