@@ -153,7 +153,7 @@ class Treaty(RuleBasedStateMachine):
 def test_every_policy_keeps_the_treaty(policy: str) -> None:
     machine = type(f"TreatyOf_{policy}", (Treaty,), {"policy": policy})
     case = machine.TestCase
-    case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+    case.settings = settings(max_examples=60, stateful_step_count=40)
     case().runTest()
 
 

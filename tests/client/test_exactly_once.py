@@ -157,7 +157,7 @@ class Weather:
     ],
     ids=["safe", "at least once", "slots vanish", "copies, slots vanish", "copies of all"],
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(seed=st.integers(0, 2**32))
 def test_how_often_a_write_is_carried_out(
     retry: str, fates: list[Fate], slots_vanish: bool, seed: int
@@ -218,7 +218,7 @@ def transactions(draw: st.DrawFn) -> Txn:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(transactions(), st.booleans()), min_size=1, max_size=5))
 def test_the_first_outcome_is_found_out(program: list[tuple[Txn, bool]]) -> None:
     """The same transactions, on two stores: here all is answered, there the first answers lost."""

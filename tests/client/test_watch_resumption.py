@@ -317,5 +317,5 @@ class Resumption(RuleBasedStateMachine):
                     pass
 
 
-Resumption.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+Resumption.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
 test_resumption = pytest.mark.slow(Resumption.TestCase)

@@ -58,7 +58,7 @@ def test_random_ranges(pair: Pair) -> None:
         key = bytes([97 + number % 3, 97 + number % 11])
         pair.call(rpcs.KV_PUT, key=key, value=b"v" * number)
 
-    @settings(max_examples=80, deadline=None, print_blob=True)
+    @settings(max_examples=80, print_blob=True)
     @given(fields=requests)
     def check(fields: dict[str, Any]) -> None:
         revision = fields.get("revision", 0)

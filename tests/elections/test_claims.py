@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from elections.store import Store, StoreCall, run
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from etcd_pinwheel import (
@@ -135,7 +135,6 @@ def repeatedly(flow: Any, store: Store, counts: list[int], late: list[Any]) -> A
         return stop.value
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=8),
     st.lists(st.integers(0, 5), max_size=30),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from elections.candidates import Candidate
 from elections.store import Store
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from etcd_pinwheel import ClaimLost, ConnectionLost, InvalidArgument, LossReason, WaitTimedOut
@@ -65,7 +65,6 @@ VERBS = (
 )
 
 
-@settings(deadline=None)
 @given(
     st.booleans(),
     st.lists(st.tuples(st.sampled_from(VERBS), st.integers(0, 3)), max_size=80),

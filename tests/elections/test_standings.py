@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from elections.playing import StoreStreams, StoreWatch, play
 from elections.store import Store
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from etcd_pinwheel import Compacted, InvalidArgument, NotSent, PermissionDenied, WaitTimedOut
@@ -99,7 +99,6 @@ def change(store: Store, what: list[tuple[str, int]]) -> None:
             store.delete(key, at)
 
 
-@settings(deadline=None)
 @given(
     st.lists(changes, max_size=5),
     st.lists(st.one_of(changes, st.sampled_from(["take", "elsewhere"])), max_size=40),
@@ -130,7 +129,6 @@ steps = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(steps, max_size=40))
 def test_after_a_gap_it_goes_on_with_how_things_stand(program: list[Any]) -> None:
     """Compactions and interrupts leave states out; never the latest, and none is repeated."""

@@ -281,7 +281,7 @@ def test_the_leader_alone_has_nobody_to_replace() -> None:
     assert watched.run(120) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(voters=5, learners=1, events=[(3, 1), (4, 28), (2, 2)])  # the third, unnoticed yet
 @example(voters=5, learners=1, events=[(3, 3), (2, 26), (6, 2)])  # the learner
 @example(voters=4, learners=0, events=[(3, 26), (2, 30), (4, 1), (2, 30)])  # one of many deaths

@@ -223,7 +223,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(STEPS)
 def test_no_sequence_of_events_makes_a_stale_read(steps: list[tuple[str, int]]) -> None:
     """Against a cluster that is one number: how much was acknowledged by now.

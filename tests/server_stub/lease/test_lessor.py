@@ -297,4 +297,4 @@ class LessorAgainstTwin(RuleBasedStateMachine):
 
 
 TestLessorAgainstTwin = LessorAgainstTwin.TestCase
-TestLessorAgainstTwin.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLessorAgainstTwin.settings = settings(max_examples=60, stateful_step_count=40)

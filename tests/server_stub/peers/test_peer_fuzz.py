@@ -85,16 +85,14 @@ async def outlive(directory: Path, conversations: list[list[bytes]]) -> None:
     assert open_sockets() <= before
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(conversations(), min_size=1, max_size=4))
 def test_a_member_outlives_what_it_is_told(tmp_path: Path, said: list[list[bytes]]) -> None:
     asyncio.run(outlive(tmp_path, said))
     assert not list(tmp_path.rglob("*.partial"))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.binary(max_size=120), st.booleans())
 def test_a_member_outlives_what_it_is_answered(data: bytes, greeted: bool) -> None:
     asyncio.run(call_somebody_strange(data, greeted))

@@ -229,9 +229,7 @@ def damage(path: Path, kind: str, where: float, length: int, seed: int) -> None:
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.sampled_from([0, 1, 40, 700, 3000]), min_size=1, max_size=12),
     damages=_damages,
@@ -262,9 +260,7 @@ def test_any_damage_gives_the_exact_prefix_or_a_refusal(
     assert (again.entries, again.hard_state) == (contents.entries, contents.hard_state)
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=600), framed=st.booleans())
 def test_any_bytes_at_all_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, framed: bool
