@@ -61,6 +61,8 @@ class Keeper:
     """The lease must be taken for lost from then on. Moves forward only."""
     next_send: float = 0.0
     once: bool = False
+    over: bool = False
+    """Nothing is due of it any more: it is lost, or was renewed the one time."""
     loss: LossReason | None = None
     cause: Exception | None = None
     """What was wrong with the stream when it was lost for want of answers."""
@@ -201,7 +203,7 @@ class KeepAliveMachine(StreamMachine[LeaseKeepAliveRequest, LeaseKeepAliveRespon
     def _on_time(self, now: float) -> None:
         impatient = False
         for keeper in self._schedule.pop_until(now):
-            if keeper.loss is not None or keeper.due > now:
+            if keeper.over or keeper.due > now:
                 continue
             if keeper.deadline <= now:
                 keeper.cause = self.last_error
@@ -255,7 +257,7 @@ class KeepAliveMachine(StreamMachine[LeaseKeepAliveRequest, LeaseKeepAliveRespon
         keepers.remove(keeper)
         if not keepers:
             del self._keepers[keeper.lease_id]
-        keeper.loss = reason
+        keeper.over, keeper.loss = True, reason
         self._do(Wake(keeper))
 
 

@@ -184,6 +184,20 @@ def test_a_single_renewal_travels_on_the_shared_stream(script: Script) -> None:
     assert gone.loss is LossReason.EXPIRED
 
 
+def test_a_single_renewal_that_was_answered_is_over(script: Script) -> None:
+    """Nothing becomes due of it any more: not the patience for its answer, and no renewal."""
+    kept = script.keep(1, 9)
+    script.answer(1, 9)
+    script.add(Keeper(5, None, once=True))
+    script.answer(5, 5)
+    script.sent.clear()
+    script.until(102.9)
+    assert script.sent == []
+    script.until(103.0)
+    assert script.sent == [(103.0, 1)]
+    assert kept.loss is None
+
+
 def test_reopening_renews_everything_at_once(script: Script) -> None:
     for lease_id in (1, 2, 3):
         script.keep(lease_id, 10)
