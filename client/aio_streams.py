@@ -15,6 +15,7 @@ from ..protos.etcdserverpb import ResponseHeader
 from ..protos.rpc import Rpc
 from .aio import AsyncioWorld
 from .call import Call
+from .callbacks import call_back
 from .channels import call_failed
 from .errors import ClientClosed, EtcdError
 from .flow import LINK_CLOSED, CallFailed, Metadata
@@ -84,7 +85,7 @@ class AsyncPump(Pump[Q, R]):
     def tell(self, event: Callable[[float], Actions[Q]]) -> None:
         for whom in self._perform(event(self._clock())):
             if wake := self._wakers.get(whom):
-                wake()
+                call_back(wake)
 
     def on_wake(self, whom: object, wake: Callable[[], None] | None) -> None:
         if wake is None:
@@ -114,7 +115,7 @@ class AsyncPump(Pump[Q, R]):
 
     def _wake_machine(self) -> None:
         self._alarm = None
-        self.tell(self._machine.woken)
+        self._woken()
 
     def _open(self) -> None:
         trip: _AsyncTrip[Q] = _AsyncTrip(self.call, self._rpc)

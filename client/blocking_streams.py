@@ -21,6 +21,7 @@ from ..protos.etcdserverpb import ResponseHeader
 from ..protos.rpc import Rpc
 from .blocking import BlockingWorld
 from .call import Call
+from .callbacks import call_back
 from .channels import call_failed
 from .errors import ClientClosed, EtcdError
 from .flow import LINK_CLOSED, CallFailed, Metadata
@@ -64,7 +65,7 @@ class Alarms:
 
     def _run(self) -> None:
         while (wake := self._next()) is not None:
-            wake()
+            call_back(wake)
 
     def _next(self) -> Callable[[], None] | None:
         """Wait for the next alarm; None when there are no more."""
@@ -142,7 +143,7 @@ class BlockingPump(Pump[Q, R]):
             wakers = [self._wakers.get(whom) for whom in woken]
         for wake in wakers:
             if wake is not None:
-                wake()
+                call_back(wake)
 
     def ask(self, question: Callable[[float], tuple[T, Actions[Q]]]) -> T:
         """Ask the machine something, with the lock held; nobody is woken."""
@@ -244,9 +245,6 @@ class BlockingPump(Pump[Q, R]):
     def _tell_of(self, trip: _BlockingTrip[Q], event: Callable[[float], Actions[Q]]) -> None:
         """Tell the machine of a trip, unless it has dropped that one."""
         self.tell(lambda now: event(now) if trip.dropped is None else ())
-
-    def _woken(self) -> None:
-        self.tell(self._machine.woken)
 
     def _revision_read(self, header: ResponseHeader | None) -> None:
         self.tell(partial(self._machine.revision_read, header))

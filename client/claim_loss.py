@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from .callbacks import call_all
 from .claim import still_held
 from .errors import ClaimLost, ClientForked, Compacted
 from .flow import Flow, Sleep
@@ -51,11 +52,12 @@ class ClaimLoss:
             raise ClaimLost(self._key, reason.value) from self.cause
 
     def add_callback(self, callback: Callable[[LossReason], object]) -> None:
-        """Call back once it is lost, or now if it is; not to block, and not to raise.
+        """Call back once it is lost, or now if it is; not to block.
 
         Not when you end it yourself, by resigning, leaving the block, ending the lease or closing
         the client. A blocking client calls from a thread of its own, an asyncio one from the event
         loop.
+        What it raises goes to ``threading.excepthook``, or the loop's exception handler.
         """
         self._callbacks.append(callback)
         if self._own_reason is not None:
@@ -73,12 +75,8 @@ class ClaimLoss:
     def tell(self) -> None:
         """Tell all who want to know."""
         reason = self._own_reason
-        while reason is not None and reason in _TOLD:
-            try:
-                callback = self._callbacks.popleft()
-            except IndexError:
-                return
-            callback(reason)
+        if reason is not None and reason in _TOLD:
+            call_all(self._callbacks, reason)
 
 
 class Sentinel:

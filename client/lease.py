@@ -24,6 +24,7 @@ from ..protos.rpcs import (
     LEASE_LEASE_TIME_TO_LIVE,
 )
 from .call import Call
+from .callbacks import call_all
 from .error_handler import Kind
 from .errors import InvalidArgument, LeaseLost, LeaseNotFound, Unauthenticated
 from .flow import Flow
@@ -183,10 +184,11 @@ class Loss:
             raise LeaseLost(self._keeper.lease_id, reason.value) from self._keeper.cause
 
     def add_callback(self, callback: Callable[[LossReason], object]) -> None:
-        """Call back once it is lost, or now if it is; not to block, and not to raise.
+        """Call back once it is lost, or now if it is; not to block.
 
         Not when you end it yourself, by leaving the block, revoking or closing. A blocking client
         calls from a thread of its own, an asyncio one from the event loop.
+        What it raises goes to ``threading.excepthook``, or the loop's exception handler.
         """
         self._callbacks.append(callback)
         if self._told:
@@ -201,12 +203,8 @@ class Loss:
         """Tell all who want to know; for the pump to call."""
         self._told = True
         reason = self._keeper.loss
-        while reason is LossReason.EXPIRED or reason is LossReason.UNANSWERED:
-            try:
-                callback = self._callbacks.popleft()
-            except IndexError:
-                return
-            callback(reason)
+        if reason is LossReason.EXPIRED or reason is LossReason.UNANSWERED:
+            call_all(self._callbacks, reason)
 
 
 def once_result(keeper: Keeper) -> int:

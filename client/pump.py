@@ -194,6 +194,14 @@ class Pump(Generic[Q, R]):
         """End the machine and its stream."""
         self.tell(lambda now: self._machine.close(error))
 
+    def _woken(self) -> None:
+        """Tell the machine that its time has come."""
+        try:
+            self.tell(self._machine.woken)
+        except Exception as mistake:  # ours: rather an error for all than silence
+            self.close(mistake)
+            raise
+
     def _send(self, message: Q) -> None:
         raise NotImplementedError
 
