@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Generic, Protocol
 
+from ..balancers.api import Failure
 from ..protos.errors import Code
 from ..protos.etcdserverpb import RangeRequest, ResponseHeader
 from ..protos.rpc import Rpc
@@ -102,7 +103,10 @@ class Trip:
             self._pay(self._link, None)
 
     def leave(self, failed: CallFailed | None) -> EtcdError | None:
-        """End the stay; return the error to tell. None: the server ended the stream well."""
+        """End the stay; return the error to tell. None: the server ended the stream well.
+
+        A stream that was left before it was answered shows nothing of its member.
+        """
         link, seat = self._link, self._seat
         if seat is not None:
             seat.leave()
@@ -110,13 +114,14 @@ class Trip:
             failed = UNANSWERED if self.dropped.unanswered else None
         if link is None:
             return None
-        failure, error = None, None
+        failure: Failure | None = None
+        error: EtcdError | None = None
         if failed is not None:
             failure, error = self._call.judge_stream(
                 self._rpc, link, failed, self._started, self.token
             )
         if self._owed:
-            self._pay(link, failure)
+            self._pay(link, failure or Failure.CANCELLED)
         if self.dropped is None or self.dropped != HangUp():
             renewed = self.dropped is not None and self.dropped.token_refused
             told = "token refused" if renewed else str(failed) if failed else self._why(link)
@@ -129,7 +134,7 @@ class Trip:
             return "ended by the server"
         return "no longer an endpoint" if link.gone else "the balancer has streams leave"
 
-    def _pay(self, link: Link, failure: Any) -> None:
+    def _pay(self, link: Link, failure: Failure | None) -> None:
         self._owed = False
         now = self._clock()
         self._call.connections.done(link, failure, now - self._started, now)
