@@ -13,10 +13,10 @@ from ..protos.rpcs import LEASE_LEASE_KEEP_ALIVE
 from . import lease as flows
 from .aio_streams import AsyncStreams
 from .errors import EtcdError
-from .flow import Flow, awaiting
+from .flow import awaiting
 from .keep_alive import Keeper, LossReason
 from .keys import LeaseLike, to_lease_id
-from .lease import LeaseGrant, LeaseRevocation, LeaseTimeToLive, Loss
+from .lease import LeaseRevocation, LeaseTimeToLive, Loss, Opening
 from .lease_handle import LeaseHandle
 from .streams import streaming
 
@@ -52,7 +52,7 @@ class AsyncLease(LeaseHandle[AsyncLostSignal]):
     def __init__(
         self,
         streams: AsyncStreams,
-        opening: Flow[tuple[LeaseGrant, Keeper]],
+        opening: Opening,
         *,
         revoke_on_exit: bool = True,
     ) -> None:
@@ -60,9 +60,12 @@ class AsyncLease(LeaseHandle[AsyncLostSignal]):
         self._run = streams.run
 
     async def open(self) -> Self:
-        """Have it granted and begin to renew it; entering ``async with`` does this."""
-        self._check_unopened()
-        self._keep(*await self._run(self._opening))
+        """Have it granted and begin to renew it; entering ``async with`` does this.
+
+        May be tried again when it failed.
+        """
+        with self._opens():
+            self._keep(*await self._run(self._opening()))
         return self
 
     async def time_to_live(

@@ -13,10 +13,10 @@ from ..protos.rpcs import LEASE_LEASE_KEEP_ALIVE
 from . import lease as flows
 from .blocking_streams import BlockingStreams
 from .errors import EtcdError
-from .flow import Flow, blocking
+from .flow import blocking
 from .keep_alive import Keeper, LossReason
 from .keys import LeaseLike, to_lease_id
-from .lease import LeaseGrant, LeaseRevocation, LeaseTimeToLive, Loss
+from .lease import LeaseRevocation, LeaseTimeToLive, Loss, Opening
 from .lease_handle import LeaseHandle
 from .streams import streaming
 
@@ -49,7 +49,7 @@ class Lease(LeaseHandle[LostSignal]):
     def __init__(
         self,
         streams: BlockingStreams,
-        opening: Flow[tuple[LeaseGrant, Keeper]],
+        opening: Opening,
         *,
         revoke_on_exit: bool = True,
     ) -> None:
@@ -57,9 +57,12 @@ class Lease(LeaseHandle[LostSignal]):
         self._run = streams.run
 
     def open(self) -> Self:
-        """Have it granted and begin to renew it; entering ``with`` does this."""
-        self._check_unopened()
-        self._keep(*self._run(self._opening))
+        """Have it granted and begin to renew it; entering ``with`` does this.
+
+        May be tried again when it failed.
+        """
+        with self._opens():
+            self._keep(*self._run(self._opening()))
         return self
 
     def time_to_live(self, *, keys: bool = False, timeout: float | None = None) -> LeaseTimeToLive:

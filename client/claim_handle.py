@@ -31,9 +31,8 @@ from .errors import (
     WaitTimedOut,
 )
 from .flow import Flow
-from .keep_alive import Keeper, LossReason
+from .keep_alive import LossReason
 from .keys import KeyLike, to_bytes
-from .lease import LeaseGrant
 from .lease_handle import LeaseHandle
 from .recipe import Open, Recipe, ask, next_batch, rest
 from .results import KeyValue
@@ -78,11 +77,11 @@ def options(
     return ClaimOptions(claim.prefix_of(name), to_bytes(value), lease is None, wait_seconds)
 
 
-def lease_of_its_own(call: Call, ttl: int | None) -> Flow[tuple[LeaseGrant, Keeper]]:
+def lease_of_its_own(call: Call, ttl: int | None) -> lease.Opening:
     """Have the lease of a claim granted, and keep it alive."""
     seconds = ttl or 0  # None was checked
-    return claim.settled(
-        lambda left: lease.lease(call, seconds, timeout=left), call.timeout_seconds
+    return lambda: claim.settled(
+        lambda left: lease.lease(call, seconds, timeout=left)(), call.timeout_seconds
     )
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from ..protos import errors as table
 from ..protos.etcdserverpb import (
@@ -116,34 +116,44 @@ def list_(call: Call, *, timeout: float | None = None) -> Flow[tuple[int, ...]]:
     return tuple(lease.ID for lease in reply.leases)
 
 
+Opening: TypeAlias = Callable[[], Flow[tuple[LeaseGrant, Keeper]]]
+"""Makes what opens a lease that is kept alive; again, where that failed."""
+
+
 def lease(
     call: Call,
     ttl: int,
     *,
     id: int = 0,  # noqa: A002 (etcd's own term)
     timeout: float | None = None,
-) -> Flow[tuple[LeaseGrant, Keeper]]:
+) -> Opening:
     """Have a lease granted, and keep it alive; see :class:`Lease`.
 
     ``ttl``: seconds that it outlives us. ``id`` 0 lets the server choose; LeaseExists is raised
     when it is taken. ``timeout``: seconds for the grant alone.
     """
-    asked_at = time.monotonic()
-    granted = yield from grant(call, ttl, id=id, timeout=timeout)
-    return granted, Keeper.granted(granted.id, granted.ttl, asked_at)
+
+    def opening() -> Flow[tuple[LeaseGrant, Keeper]]:
+        asked_at = time.monotonic()
+        granted = yield from grant(call, ttl, id=id, timeout=timeout)
+        return granted, Keeper.granted(granted.id, granted.ttl, asked_at)
+
+    return opening
 
 
-def keep_alive(
-    call: Call, lease: LeaseLike, *, timeout: float | None = None
-) -> Flow[tuple[LeaseGrant, Keeper]]:
+def keep_alive(call: Call, lease: LeaseLike, *, timeout: float | None = None) -> Opening:
     """Keep a lease alive that exists, e.g. one granted by another process.
 
     Leaving ``with`` only stops renewing it. Raises LeaseNotFound on entering.
     """
-    asked_at = time.monotonic()
-    found = yield from time_to_live(call, lease, timeout=timeout)
-    keeper = Keeper(found.id, found.granted_ttl, asked_at + found.ttl, asked_at)
-    return LeaseGrant(found.id, found.granted_ttl, found.header), keeper
+
+    def opening() -> Flow[tuple[LeaseGrant, Keeper]]:
+        asked_at = time.monotonic()
+        found = yield from time_to_live(call, lease, timeout=timeout)
+        keeper = Keeper(found.id, found.granted_ttl, asked_at + found.ttl, asked_at)
+        return LeaseGrant(found.id, found.granted_ttl, found.header), keeper
+
+    return opening
 
 
 class Loss:

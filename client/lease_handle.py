@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from .errors import ClientForked, InvalidArgument
-from .flow import Flow
 from .keep_alive import Keeper, LossReason
-from .lease import LeaseGrant, Loss
+from .lease import LeaseGrant, Loss, Opening
 from .streams import Streams
 
 AnyLoss = TypeVar("AnyLoss", bound=Loss)
@@ -19,7 +20,7 @@ class LeaseHandle(Generic[AnyLoss]):
     def __init__(
         self,
         streams: Streams[Any],
-        opening: Flow[tuple[LeaseGrant, Keeper]],
+        opening: Opening,
         *,
         revoke_on_exit: bool = True,
     ) -> None:
@@ -27,6 +28,7 @@ class LeaseHandle(Generic[AnyLoss]):
         self._streams = streams
         self._opening = opening
         self._revoke_on_exit = revoke_on_exit
+        self._begun = False
         self._granted: LeaseGrant | None = None
         self._keeper: Keeper
         self._lost: AnyLoss
@@ -56,9 +58,17 @@ class LeaseHandle(Generic[AnyLoss]):
         """Make the world's own signal of the lease's loss."""
         raise NotImplementedError
 
-    def _check_unopened(self) -> None:
-        if self._granted is not None:
+    @contextmanager
+    def _opens(self) -> Iterator[None]:
+        """Let it be opened, but by nobody else meanwhile, nor afterwards unless this fails."""
+        if self._begun:
             raise InvalidArgument("a lease can be opened once; make another one")
+        self._begun = True
+        try:
+            yield
+        except BaseException:
+            self._begun = False
+            raise
 
     def _keep(self, granted: LeaseGrant, keeper: Keeper) -> None:
         """Begin to renew it."""

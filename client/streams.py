@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
@@ -108,4 +109,5 @@ def streaming(
         streams = self._streams
         return make(streams, operation(streams.call, *args, **kwargs))
 
-    return dress(method, operation, getattr(make, "__name__", "{}"))
+    made = make.func if isinstance(make, partial) else make
+    return dress(method, operation, made.__name__)

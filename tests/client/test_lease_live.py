@@ -202,6 +202,25 @@ def test_nobody_there(connect: Connect) -> None:
         client.leases.keep_alive_once(1)
 
 
+def test_an_opening_that_failed_may_be_repeated(etcd: Any) -> None:
+    """As whoever starts before etcd does has to."""
+    granted = etcd.leases.grant(60)
+    new = etcd.lease(ttl=60, id=granted.id)
+    for _ in range(2):
+        with pytest.raises(LeaseExists):
+            new.open()
+    etcd.leases.revoke(granted)
+    kept = etcd.leases.keep_alive(granted)
+    for _ in range(2):
+        with pytest.raises(LeaseNotFound):
+            kept.open()
+    with new, kept:
+        assert new.id == kept.id == granted.id
+        for lease in (new, kept):
+            with pytest.raises(InvalidArgument, match="opened once"):
+                lease.open()
+
+
 def test_leaving_while_nobody_answers_raises_nothing(proxy: FaultProxy, connect: Connect) -> None:
     """Then the lease expires by itself."""
     client = connect([proxy.endpoint], timeout=0.5)
