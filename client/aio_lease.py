@@ -144,7 +144,7 @@ class AsyncLeases:
                     await answered.wait()
         except TimeoutError:
             raise self._streams.unanswered(
-                machine, LEASE_LEASE_KEEP_ALIVE, allowed_seconds
+                machine, LEASE_LEASE_KEEP_ALIVE, allowed_seconds, keeper.attempts
             ) from machine.last_error
         finally:
             pump.on_wake(keeper, None)

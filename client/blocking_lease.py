@@ -125,9 +125,12 @@ class Leases:
         pump.on_wake(keeper, answered.set)
         try:
             pump.tell(lambda now: machine.add(keeper, now))
-            if keeper.loss is None and not answered.wait(allowed_seconds):
-                raise self._streams.unanswered(machine, LEASE_LEASE_KEEP_ALIVE, allowed_seconds)
+            in_time = keeper.loss is not None or answered.wait(allowed_seconds)
         finally:
             pump.on_wake(keeper, None)
             pump.tell(lambda now: machine.remove(keeper, LossReason.CLOSED, now))
+        if not in_time:  # and from here on it is not sent any more
+            raise self._streams.unanswered(
+                machine, LEASE_LEASE_KEEP_ALIVE, allowed_seconds, keeper.attempts
+            )
         return flows.once_result(keeper)

@@ -339,6 +339,21 @@ def is_about_token(error: object) -> bool:
     return isinstance(error, errors.CallError) and error.text in TOKEN_REFUSALS
 
 
+_NOT_WRITTEN: Final = "Internal error from Core"
+"""What grpc.aio says of a stream that had ended when a message was to be written to it, in place of
+why it had."""
+
+
+def nothing_came_of(error: object) -> bool:
+    """Tell whether a stream that ended so did nothing of what it has left unanswered.
+
+    Other refusals end streams at any time, e.g. that of a member that has lost its leader.
+    """
+    if isinstance(error, errors.NotSent | errors.NotEtcd | errors.Unauthenticated):
+        return True
+    return isinstance(error, errors.CallError) and error.text == _NOT_WRITTEN
+
+
 # Which error to raise
 
 _ERROR_OF_TEXT: Final[Mapping[str, type[errors.CallError]]] = {

@@ -23,7 +23,7 @@ from typing import Final
 from ..protos.errors import Code
 from ..protos.etcdserverpb import LeaseKeepAliveRequest, LeaseKeepAliveResponse
 from ..protos.rpcs import LEASE_LEASE_KEEP_ALIVE
-from .error_handler import is_about_token
+from .error_handler import is_about_token, nothing_came_of
 from .errors import TimedOut, Unauthenticated
 from .stream import Actions, Phase, StreamMachine, Wake
 
@@ -68,6 +68,10 @@ class Keeper:
     """What was wrong with the stream when it was lost for want of answers."""
     renewed_ttl_seconds: int | None = None
     """The time to live in the last answer."""
+    attempts: int = 0
+    """How many of its renewals the server may have carried out, answered or not."""
+    attempts_here: int = 0
+    """How many of them are on the stream that is open."""
     added_at: float = 0.0
     answer_by: float = _NEVER
     """When to lose patience with the stream; never: nothing is unanswered."""
@@ -90,6 +94,8 @@ class Keeper:
         return min(max(self.ttl_seconds / 6, MIN_PATIENCE_SECONDS), MAX_PATIENCE_SECONDS)
 
     def sent(self, now: float) -> None:
+        self.attempts += 1
+        self.attempts_here += 1
         self.next_send = _NEVER
         self.answer_by = min(self.answer_by, now + self.patience_seconds)
 
@@ -100,8 +106,14 @@ class Keeper:
         self.next_send = sent_at + ttl_seconds / 3
         self.answer_by = _NEVER
 
-    def unheard(self) -> None:
-        """Take in that the stream is gone; on the next one everything is renewed first."""
+    def unheard(self, *, in_vain: bool) -> None:
+        """Take in that the stream is gone; on the next one everything is renewed first.
+
+        ``in_vain``: what was asked for on it was not done.
+        """
+        if in_vain:
+            self.attempts -= self.attempts_here
+        self.attempts_here = 0
         self.next_send = self.answer_by = _NEVER
 
 
@@ -183,9 +195,10 @@ class KeepAliveMachine(StreamMachine[LeaseKeepAliveRequest, LeaseKeepAliveRespon
 
     def _on_loss(self, error: Exception | None, now: float) -> None:
         self._unanswered.clear()
+        in_vain = nothing_came_of(error)
         for keepers in self._keepers.values():
             for keeper in keepers:
-                keeper.unheard()
+                keeper.unheard(in_vain=in_vain)
                 self._plan(keeper)
         if isinstance(error, Unauthenticated) and not is_about_token(error):
             self._end_single_renewals(error)

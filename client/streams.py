@@ -75,17 +75,32 @@ class Streams(Generic[AnyPump]):
             pump.close(error)
 
     def unanswered(
-        self, machine: StreamMachine[Any, Any], rpc: Rpc[Any, Any], waited_seconds: float
+        self,
+        machine: StreamMachine[Any, Any],
+        rpc: Rpc[Any, Any],
+        waited_seconds: float,
+        attempts: int,
     ) -> CallError:
-        """Make the error for who has waited in vain for a first answer on a stream."""
+        """Make the error for who has waited in vain for a first answer on a stream.
+
+        ``attempts``: how many times the server may have taken the question from one; where the
+        machine is at the moment says nothing about that.
+        """
         kind: type[CallError]
-        if machine.phase is Phase.OPEN:
-            kind, code, reasons = TimedOut, Code.DEADLINE_EXCEEDED, {}
+        if attempts:
+            kind, code = TimedOut, Code.DEADLINE_EXCEEDED
             text = f"not answered within {waited_seconds} s"
         else:
-            kind, code, reasons = NotSent, Code.UNAVAILABLE, self.call.connections.reasons()
+            kind, code = NotSent, Code.UNAVAILABLE
             text = "nothing was sent: no endpoint served the stream"
-        error = kind(text, code=code, rpc=rpc.path, elapsed_seconds=waited_seconds, reasons=reasons)
+        error = kind(
+            text,
+            code=code,
+            rpc=rpc.path,
+            attempts=attempts,
+            elapsed_seconds=waited_seconds,
+            reasons={} if machine.phase is Phase.OPEN else self.call.connections.reasons(),
+        )
         error.__cause__ = machine.last_error
         return error
 

@@ -69,8 +69,9 @@ class WatchHandle(Generic[AnyPump]):
             raise watcher.error
         if watcher.state is WatcherState.ENDED:
             raise WatchInterrupted("closed while it was being created", next_revision=0)
-        waited_seconds = self._options.timeout_seconds
-        raise self._streams.unanswered(self._machine, WATCH_WATCH, waited_seconds)
+        raise self._streams.unanswered(
+            self._machine, WATCH_WATCH, self._options.timeout_seconds, watcher.attempts
+        )
 
     def _check_usable(self) -> None:
         closed = self._streams.call.connections.closed

@@ -34,7 +34,7 @@ from ..protos.etcdserverpb import (
     WatchResponse,
 )
 from ..protos.rpcs import WATCH_WATCH
-from .error_handler import diagnose, error_class, is_about_token
+from .error_handler import diagnose, error_class, is_about_token, nothing_came_of
 from .errors import (
     CallError,
     Compacted,
@@ -189,6 +189,8 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
 
     def _on_loss(self, error: Exception | None, now: float) -> None:
         orphans = [self._creating] if self._creating else []
+        if self._creating and nothing_came_of(error):
+            self._creating.attempts -= 1
         orphans += self._live.values()
         self._creating = None
         self._live.clear()
@@ -327,6 +329,7 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
         if self._creating is None and self._queue:
             self._creating = watcher = self._queue.popleft()
             watcher.state = WatcherState.CREATING
+            watcher.attempts += 1
             self._created_by = now + CREATE_PATIENCE_SECONDS
             self._send(WatchRequest(create_request=watcher.creation()))
         elif self._creating is None and self._progress_wanted:

@@ -62,6 +62,7 @@ class Watcher:
         "_buffered",
         "_held",
         "_queue",
+        "attempts",
         "buffer_events",
         "cluster_id",
         "created",
@@ -94,6 +95,8 @@ class Watcher:
         self.known_revision = 0
         """What the cluster had reached for sure; less than that later means that it lost data."""
         self.cluster_id = 0
+        self.attempts = 0
+        """How many of its creations the server may have carried out."""
         self.created = False
         """Whether the server ever created it."""
         self.down_since = 0.0

@@ -198,6 +198,19 @@ def test_a_single_renewal_that_was_answered_is_over(script: Script) -> None:
     assert kept.loss is None
 
 
+def test_what_was_sent_stays_sent_when_its_stream_is_gone(script: Script) -> None:
+    """Then nobody may be told that nothing was sent: the server may have renewed it."""
+    once = Keeper(5, None, once=True)
+    script.do(script.machine.add(once, script.now))
+    assert once.attempts == 0
+    script.do(script.machine.opened(script.now))
+    script.do(script.machine.broke(ConnectionError("reset"), script.now))
+    assert script.machine.phase is Phase.WAITING
+    assert once.attempts == 1
+    script.until(101.0)
+    assert once.attempts == 2
+
+
 def test_reopening_renews_everything_at_once(script: Script) -> None:
     for lease_id in (1, 2, 3):
         script.keep(lease_id, 10)
