@@ -131,11 +131,11 @@ class AsyncLeases:
         Travels on the stream that all of the client's leases share. Raises LeaseNotFound,
         and Unauthenticated when name or password are wrong.
         """
+        allowed_seconds = self._call.allowance(timeout)
         self._streams.begin()
         machine, pump = self._streams.keeping()
         keeper = Keeper(to_lease_id(lease), None, once=True)
         answered = asyncio.Event()
-        allowed_seconds = self._call.timeout_seconds if timeout is None else timeout
         pump.on_wake(keeper, answered.set)
         try:
             pump.tell(lambda now: machine.add(keeper, now))

@@ -119,7 +119,7 @@ class BlockingWorld:
                 changed = threading.Event()
                 self.connections.when_changed(seen_version, changed.set)
                 try:
-                    changed.wait(seconds)
+                    changed.wait(None if seconds is None else wait_seconds(seconds))
                 finally:
                     self.connections.forget(changed.set)
         return None
@@ -228,6 +228,11 @@ class BlockingWorld:
         thread = threading.Thread(target=run, name="etcd-pinwheel", daemon=True)
         self._threads.add(thread)
         thread.start()
+
+
+def wait_seconds(seconds: float) -> float:
+    """Make of a time what threads can wait: to them ``math.inf`` is an OverflowError."""
+    return min(seconds, threading.TIMEOUT_MAX)
 
 
 Watcher: TypeAlias = Callable[[grpc.ChannelConnectivity], None]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from .blocking import wait_seconds
 from .blocking_lease import Lease
 from .blocking_streams import BlockingStreams
 from .blocking_watch import Watch
@@ -54,7 +55,7 @@ class ClaimLostSignal(ClaimLoss):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is lost; False when ``timeout`` seconds passed before."""
-        return self.is_set() or self._event.wait(timeout)
+        return self.is_set() or self._event.wait(None if timeout is None else wait_seconds(timeout))
 
     def tell(self) -> None:
         self._event.set()

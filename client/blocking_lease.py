@@ -11,6 +11,7 @@ from typing import Self
 
 from ..protos.rpcs import LEASE_LEASE_KEEP_ALIVE
 from . import lease as flows
+from .blocking import wait_seconds
 from .blocking_streams import BlockingStreams
 from .errors import EtcdError
 from .flow import blocking
@@ -30,7 +31,7 @@ class LostSignal(Loss):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is lost; False when ``timeout`` seconds passed before."""
-        return self._event.wait(timeout)
+        return self._event.wait(None if timeout is None else wait_seconds(timeout))
 
     def tell(self) -> None:
         self._event.set()
@@ -117,15 +118,15 @@ class Leases:
         Travels on the stream that all of the client's leases share. Raises LeaseNotFound,
         and Unauthenticated when name or password are wrong.
         """
+        allowed_seconds = self._call.allowance(timeout)
         self._streams.begin()
         machine, pump = self._streams.keeping()
         keeper = Keeper(to_lease_id(lease), None, once=True)
         answered = threading.Event()
-        allowed_seconds = self._call.timeout_seconds if timeout is None else timeout
         pump.on_wake(keeper, answered.set)
         try:
             pump.tell(lambda now: machine.add(keeper, now))
-            in_time = keeper.loss is not None or answered.wait(allowed_seconds)
+            in_time = keeper.loss is not None or answered.wait(wait_seconds(allowed_seconds))
         finally:
             pump.on_wake(keeper, None)
             pump.tell(lambda now: machine.remove(keeper, LossReason.CLOSED, now))

@@ -11,6 +11,7 @@ import grpc
 
 from ..protos.etcdserverpb import SnapshotRequest
 from ..protos.rpcs import MAINTENANCE_SNAPSHOT
+from .blocking import wait_seconds
 from .blocking_streams import BlockingStreams
 from .channels import call_failed
 from .flow import CallFailed
@@ -70,7 +71,7 @@ def chunks(
         trip = SnapshotTrip(streams.call)
         link = streams.run(search.place(trip))
         failed: CallFailed | None = None
-        patience = threading.Timer(search.begin_seconds, trip.give_up)
+        patience = threading.Timer(wait_seconds(search.begin_seconds), trip.give_up)
         patience.daemon = True
         try:
             trip.board(link, trip.move_if_closed, picked=search.picks)

@@ -19,7 +19,7 @@ import grpc
 from ..protos.errors import Code
 from ..protos.etcdserverpb import ResponseHeader
 from ..protos.rpc import Rpc
-from .blocking import BlockingWorld
+from .blocking import BlockingWorld, wait_seconds
 from .call import Call
 from .callbacks import call_back
 from .channels import call_failed
@@ -76,7 +76,7 @@ class Alarms:
                 if left <= 0:
                     del self._times[wake]
                     return wake
-                self._changed.wait(min(left, threading.TIMEOUT_MAX))
+                self._changed.wait(wait_seconds(left))
             self._thread = None
             return None
 

@@ -133,7 +133,7 @@ class Call:
         ``doubts`` then takes the troubles after which it may have been carried out.
         """
         started = self._clock()
-        allowance = self.timeout_seconds if timeout is None else self._allowance(timeout)
+        allowance = self.timeout_seconds if timeout is None else self.allowance(timeout)
         deadline = started + allowance
         story: Story | None = None
         now = started
@@ -231,7 +231,7 @@ class Call:
 
     def deadline(self, timeout: float | None) -> float:
         """Say when an operation of several calls has to end."""
-        return self._clock() + self._allowance(timeout)
+        return self._clock() + self.allowance(timeout)
 
     def left(self, deadline: float) -> float:
         """Say how many seconds its next call has; at least so many that it can fail."""
@@ -249,7 +249,7 @@ class Call:
         Once more, if it was refused for its token.
         """
         started = now = self._clock()
-        deadline = started + self._allowance(timeout)
+        deadline = started + self.allowance(timeout)
         link = self._reach(endpoint)
         seat = self.connections.take_seat(link, lambda: None)
         story = Story(rpc, Kind.NON_REPEATABLE, started, deadline)
@@ -291,7 +291,7 @@ class Call:
         started = self._clock()
         link = self.connections.pick(need, started, tried)
         if link is None:
-            deadline = started + self._allowance(timeout)
+            deadline = started + self.allowance(timeout)
             story = self._story(rpc, None, started, deadline)
             story.tried.extend(tried)
             link = yield from self._await_anyone(story, need)
@@ -304,7 +304,7 @@ class Call:
         if self.credentials is None:
             return None
         started = self._clock()
-        deadline = started + self._allowance(timeout)
+        deadline = started + self.allowance(timeout)
         return (yield from self._token(rpc, None, started, deadline))
 
     def judge_stream(
@@ -386,7 +386,11 @@ class Call:
         yield from self._token(story.rpc, story, story.started, story.deadline)
         return True
 
-    def _allowance(self, timeout: float | None) -> float:
+    def allowance(self, timeout: float | None) -> float:
+        """Say how many seconds there are, ``math.inf`` for any number; None: the client's timeout.
+
+        Raises InvalidArgument.
+        """
         if timeout is None:
             return self.timeout_seconds
         if not timeout > 0:

@@ -66,7 +66,7 @@ def _options(config: Config) -> Options:
 
 
 def _ms(seconds: float) -> int:
-    return min(max(1, round(seconds * 1000)), 2**31 - 1)
+    return round(min(max(1.0, seconds * 1000), 2**31 - 1))
 
 
 def _name_of_unix(endpoint: Endpoint) -> str | None:

@@ -10,6 +10,7 @@ found is connected already, they are asked first, on connections of their own.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from random import Random
@@ -139,7 +140,11 @@ class Discovery:
         seconds = min(self._config.connect_timeout, self._call.left(deadline))
         try:
             reply: StatusResponse = yield Send(
-                seat.link, MAINTENANCE_STATUS, StatusRequest(), seconds, None
+                seat.link,
+                MAINTENANCE_STATUS,
+                StatusRequest(),
+                None if seconds == math.inf else seconds,
+                None,
             )
         except CallFailed as failed:
             self._call.connections.check_open()

@@ -149,13 +149,14 @@ def disarm(
     call: Call, alarm: Alarm | None = None, *, timeout: float | None = None
 ) -> Flow[tuple[Alarm, ...]]:
     """Take an alarm back, or all that are raised; answers with those that were."""
-    chosen = (yield from alarms(call, timeout=timeout)) if alarm is None else (alarm,)
+    deadline = call.deadline(timeout)
+    chosen = (yield from alarms(call, timeout=call.left(deadline))) if alarm is None else (alarm,)
     disarmed: tuple[Alarm, ...] = ()
     for one in chosen:
         request = pb.AlarmRequest(
             action=pb.AlarmRequest.DEACTIVATE, memberID=one.member_id, alarm=one.type.value
         )
-        reply = yield from call(rpcs.MAINTENANCE_ALARM, request, timeout)
+        reply = yield from call(rpcs.MAINTENANCE_ALARM, request, call.left(deadline))
         disarmed += _alarms_of(reply)
     return disarmed
 
@@ -168,19 +169,25 @@ def move_leader(
     Only the leader can: ``endpoint`` is where it is, None: it is looked for among the client's
     endpoints. Raises Refused when the target is a learner or not in the cluster, or when the leader
     is at none of the endpoints, and OutcomeUnknown when the target did not take over in time.
+    ``timeout``: seconds for all of it.
     """
     request = pb.MoveLeaderRequest(targetID=id_of(target))
+    deadline = call.deadline(timeout)
     if endpoint is None:
-        endpoint = yield from _leader_endpoint(call, timeout)
-    yield from call.at(endpoint, rpcs.MAINTENANCE_MOVE_LEADER, request, timeout)
+        endpoint = yield from _leader_endpoint(call, deadline)
+    yield from call.at(endpoint, rpcs.MAINTENANCE_MOVE_LEADER, request, call.left(deadline))
 
 
-def _leader_endpoint(call: Call, timeout: float | None) -> Flow[str]:
-    """Find the endpoint whose member leads; the last one if none says so, for it to refuse."""
+def _leader_endpoint(call: Call, deadline: float) -> Flow[str]:
+    """Find the endpoint whose member leads; the last one if none says so, for it to refuse.
+
+    Each may take its share of the time, so that one that hangs leaves some for those after it.
+    """
     endpoints = list(call.connections.view())
-    for endpoint in endpoints[:-1]:
+    for asked, endpoint in enumerate(endpoints[:-1]):
+        share = call.left(deadline) / (len(endpoints) - asked)
         try:
-            found = yield from status(call, endpoint, timeout=timeout)
+            found = yield from status(call, endpoint, timeout=share)
         except CallError:
             continue
         if found.leader == found.header.member_id:

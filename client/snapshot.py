@@ -9,6 +9,7 @@ to the restore; here it is verified before the file gets its name.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 import time
@@ -217,13 +218,15 @@ class SnapshotSearch:
         self._backoff = Backoff(Random(), initial_seconds=0.05, max_seconds=1.0)
         self._tried: list[str] = []
         self._tokens_refused = 0
-        self._begin_by = time.monotonic() + (timeout or call.timeout_seconds)
-        self._end_by = None if timeout is None else time.monotonic() + timeout
+        started = time.monotonic()
+        self._begin_by = started + call.allowance(timeout)
+        self._end_by = math.inf if timeout is None else started + timeout
 
     @property
     def left_seconds(self) -> float | None:
         """How long the stream may take from now on; None: as long as it likes."""
-        return None if self._end_by is None else max(0.0, self._end_by - time.monotonic())
+        left = max(0.0, self._end_by - time.monotonic())
+        return None if left == math.inf else left
 
     @property
     def begin_seconds(self) -> float:

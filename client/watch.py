@@ -152,8 +152,8 @@ def watch(
         progress_notify=progress_notify,
         fragment=call.receive_limited if fragment is None else fragment,
     )
-    timeout_seconds = call.timeout_seconds if timeout is None else timeout
-    return WatchOptions(request, require_leader, buffer_events, max_outage, timeout_seconds)
+    seconds = call.allowance(timeout)
+    return WatchOptions(request, require_leader, buffer_events, max_outage, seconds)
 
 
 _FILTERS: Final = {

@@ -149,6 +149,9 @@ class StoreCall:
     def retry_of(self, retry: Any) -> str:
         return "safe"
 
+    def allowance(self, timeout: float | None) -> float:
+        return self.timeout_seconds if timeout is None else timeout
+
     def __call__(
         self,
         rpc: Any,
