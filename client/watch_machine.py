@@ -93,7 +93,13 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
         self._progress_wanted: set[Watcher] = set()
         self._cancelled: set[int] = set()
         """Ids that the server was told to cancel, and whose events may still come in."""
-        self._reading_revision = False
+        self._behind: dict[Watcher, int] = {}
+        """Created by a member that knew less than this; to be judged by the next read."""
+        self._judging: dict[Watcher, int] | None = None
+        """Whom the read that is under way will tell about; None: none is under way.
+
+        By what was known before it began: it says nothing of what came about meanwhile.
+        """
         self._recheck_at: float | None = None
         self._outage_check_at = _NEVER
         """Invariant: no later than the end of patience of any watch that is not served."""
@@ -134,13 +140,17 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
 
     def revision_read(self, header: ResponseHeader | None, now: float) -> Actions[WatchRequest]:
         """Take in the answer to ReadRevision; None: there was none to be had."""
-        self._reading_revision = False
+        judged, self._judging = self._judging or {}, None
+        # One that is not live is judged when it is created again
+        asked = {w: known for w, known in judged.items() if w.state is WatcherState.LIVE}
         if header is None:
+            self._behind = asked | self._behind
             self._recheck_at = now + RECHECK_SECONDS
         else:
-            for watcher in list(self._live.values()):
-                if watcher.known_revision > header.revision:
-                    self._end(watcher, _history_lost(watcher, header))
+            for watcher, known_revision in asked.items():
+                if known_revision > header.revision:
+                    self._end(watcher, _history_lost(watcher, known_revision, header))
+            self._read_revision()
         return self._settle(now)
 
     def read_tried(
@@ -195,6 +205,7 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
         self._creating = None
         self._live.clear()
         self._cancelled.clear()
+        self._behind.clear()
         self._recheck_at = None
         for watcher in orphans:
             watcher.interrupt()
@@ -243,7 +254,7 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
             self._refused(watcher, watch_refusal(response), now)
         elif _another_cluster(watcher, response.header):
             self._cancel_on_server(response.watch_id)
-            self._end(watcher, _history_lost(watcher, response.header))
+            self._end(watcher, _history_lost(watcher, watcher.known_revision, response.header))
         else:
             self._admit(watcher, response)
         if self.phase is Phase.OPEN:
@@ -258,6 +269,7 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
         if behind:
             # This member lags, or the cluster has lost its data: then the watch would be silent
             # until the revisions catch up with the past. A linearizable read tells which.
+            self._behind[watcher] = watcher.known_revision
             self._read_revision()
 
     def _on_canceled(self, response: WatchResponse, now: float) -> None:
@@ -350,8 +362,8 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
         self._parked.add(watcher)
 
     def _read_revision(self) -> None:
-        if not self._reading_revision:
-            self._reading_revision = True
+        if self._behind and self._judging is None:
+            self._judging, self._behind = self._behind, {}
             self._do(ReadRevision())
 
     # Inner workings
@@ -363,6 +375,7 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
         self._leave(watcher)
         self._parked.discard(watcher)
         self._doubted.pop(watcher, None)
+        self._behind.pop(watcher, None)
         self._progress_wanted.discard(watcher)
         watcher.end(error)
         self._do(Wake(watcher))
@@ -442,9 +455,9 @@ def _another_cluster(watcher: Watcher, header: ResponseHeader) -> bool:
     return bool(known and header.cluster_id and known != header.cluster_id)
 
 
-def _history_lost(watcher: Watcher, header: ResponseHeader) -> HistoryLost:
+def _history_lost(watcher: Watcher, known_revision: int, header: ResponseHeader) -> HistoryLost:
     return HistoryLost(
-        known_revision=watcher.known_revision,
+        known_revision=known_revision,
         revision=header.revision,
         same_cluster=not _another_cluster(watcher, header),
     )

@@ -3,7 +3,7 @@
 The model keeps etcd's own rules (reference: etcd's watchable store): synced watchers get one
 response a revision, those that catch up get several at once under the *current* revision's header,
 a revision is split only by fragments, the created response comes before the events. The stream is
-cut anywhere, with whatever was on its way lost.
+cut anywhere, with whatever was on its way lost, and opened to a member that may lag.
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ class ServerWatcher:
 
 @dataclass
 class FakeEtcd:
-    """One member's history, and the one stream that the client has open to it."""
+    """A cluster's history, and the one stream that the client has open, to one member."""
 
     random: Random
     revision: int = 1
+    applied: int = 1
+    """How much of it the member has. Invariant: compacted <= applied <= revision."""
     compacted: int = 0
     history: list[Change] = field(default_factory=list)
     watchers: dict[int, ServerWatcher] | None = None
@@ -58,15 +60,20 @@ class FakeEtcd:
     next_id: int = 0
 
     def header(self) -> ResponseHeader:
-        return ResponseHeader(revision=self.revision, cluster_id=7)
+        return ResponseHeader(revision=self.applied, cluster_id=7)
 
     def commit(self, keys: list[bytes]) -> None:
+        self.applied += self.applied == self.revision
         self.revision += 1
         self.history += [(self.revision, key) for key in keys]
 
-    def open(self) -> None:
+    def open(self, lag: int = 0) -> None:
         self.watchers, self.next_id = {}, 0
         self.wire.clear()
+        self.applied = max(self.revision - lag, self.compacted, 1)
+
+    def catch_up(self) -> None:
+        self.applied = self.revision
 
     def cut(self) -> None:
         self.watchers = None
@@ -81,13 +88,13 @@ class FakeEtcd:
             if self.watchers.pop(watch_id, None):
                 reply = WatchResponse(header=self.header(), watch_id=watch_id, canceled=True)
                 self.wire.append(reply)
-        elif all(w.next_revision > self.revision for w in self.watchers.values()):
+        elif all(w.next_revision > self.applied for w in self.watchers.values()):
             self.wire.append(WatchResponse(header=self.header(), watch_id=-1))
 
     def _create(self, request: WatchCreateRequest) -> None:
         assert self.watchers is not None
         watch_id, self.next_id = self.next_id, self.next_id + 1
-        start = request.start_revision or self.revision + 1
+        start = request.start_revision or self.applied + 1
         self.watchers[watch_id] = ServerWatcher(request.key, bool(request.range_end), start)
         self.wire.append(WatchResponse(header=self.header(), watch_id=watch_id, created=True))
 
@@ -101,14 +108,14 @@ class FakeEtcd:
             self.wire.append(
                 WatchResponse(watch_id=watch_id, canceled=True, compact_revision=self.compacted)
             )
-        elif watcher.next_revision > self.revision:
+        elif watcher.next_revision > self.applied:
             self.wire.append(WatchResponse(header=self.header(), watch_id=watch_id))
         else:
             self._send_events(watch_id, watcher)
 
     def _send_events(self, watch_id: int, watcher: ServerWatcher) -> None:
         most = self.random.choice([1, 2, 5, 1000])
-        revisions = range(watcher.next_revision, self.revision + 1)[:most]
+        revisions = range(watcher.next_revision, self.applied + 1)[:most]
         watcher.next_revision = revisions[-1] + 1
         changes = [c for c in self.history if c[0] in revisions and watcher.wants(c[1])]
         pieces = self._cut_into_fragments(changes)
@@ -152,6 +159,8 @@ class Resumption(RuleBasedStateMachine):
         self.now = 0.0
         self.alarm: float | None = None
         self.opening = False
+        self.read_from: int | None = None
+        """The revision when the read that is under way was asked for; None: there is none."""
         self.etcd = FakeEtcd(Random(seed))
         self.machine = WatchMachine(Random(seed))
         self.everyone: list[Client] = []
@@ -187,15 +196,36 @@ class Resumption(RuleBasedStateMachine):
             self.perform(self.machine.broke(error, self.now))
 
     @rule(works=st.booleans())
-    def connect(self, works: bool) -> None:
+    def connect(self, works: bool, lag: int = 0) -> None:
         if not self.opening:
             return
         self.opening = False
         if works:
-            self.etcd.open()
+            self.etcd.open(lag)
             self.perform(self.machine.opened(self.now))
         else:
             self.perform(self.machine.broke(ConnectionError("refused"), self.now))
+
+    @rule(lag=st.integers(0, 3))
+    def fail_over(self, lag: int) -> None:
+        self.cut(None)
+        self.time_passes(3.0)
+        self.connect(True, lag)
+        self.deliver(1)
+
+    @rule()
+    def catch_up(self) -> None:
+        self.etcd.catch_up()
+
+    @rule(works=st.booleans(), share=st.floats(0, 1))
+    def answer_read(self, works: bool, share: float = 0.0) -> None:
+        """Answer with a revision of any moment since the read was asked for."""
+        if self.read_from is None:
+            return
+        gained = round(share * (self.etcd.revision - self.read_from))
+        header = ResponseHeader(revision=self.read_from + gained) if works else None
+        self.read_from = None
+        self.perform(self.machine.revision_read(header, self.now))
 
     @rule(seconds=st.sampled_from([0.0, 0.01, 0.5, 3.0]))
     def time_passes(self, seconds: float) -> None:
@@ -268,6 +298,8 @@ class Resumption(RuleBasedStateMachine):
             if self.at_rest():
                 return
             self.connect(True)
+            self.catch_up()
+            self.answer_read(True)
             self.serve(3)
             self.deliver(1000)
             for client in self.everyone:
@@ -275,7 +307,7 @@ class Resumption(RuleBasedStateMachine):
             self.time_passes(3.0)
 
     def at_rest(self) -> bool:
-        idle = all(
+        idle = self.read_from is None and all(
             w.next_revision > self.etcd.revision for w in (self.etcd.watchers or {}).values()
         )
         states = {client.watcher.state for client in self.everyone}
@@ -312,7 +344,8 @@ class Resumption(RuleBasedStateMachine):
                 case WakeAt(time):
                     self.alarm = time
                 case ReadRevision():
-                    raise AssertionError("nothing was lost here")
+                    assert self.read_from is None
+                    self.read_from = self.etcd.revision
                 case _:
                     pass
 
