@@ -14,7 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Self, TypeAlias
 
 from ..balancers.api import Need
-from ..protos.etcdserverpb import DeleteRangeRequest, PutRequest, RequestOp, TxnRequest
+from ..protos.etcdserverpb import (
+    DeleteRangeRequest,
+    PutRequest,
+    RangeRequest,
+    RequestOp,
+    TxnRequest,
+    TxnResponse,
+)
 from ..protos.rpcs import KV_TXN
 from . import exactly_once
 from .call import Call
@@ -184,12 +191,15 @@ def commit(
     how = call.retry_of(retry)
     if how == "exactly_once" and not reads:
         return exactly_once.commit(call, request, timeout)
+    conditions_alone = bool(request.compare) and not (request.success or request.failure)
+    if conditions_alone:
+        _read_a_key(request)
     serializable = reads and _serializable(request)
     return call(
         KV_TXN,
         request,
         timeout,
-        TxnResult.of,
+        _of_conditions if conditions_alone else TxnResult.of,
         need=Need.ANY_MEMBER if serializable else Need.QUORUM,
         kind=Kind.REPEATABLE if reads else Kind.NON_REPEATABLE,
         repeat=how != "safe",
@@ -204,10 +214,25 @@ def _reads_only(request: TxnRequest) -> bool:
 
 
 def _serializable(request: TxnRequest) -> bool:
-    """Whether all reads of a read-only transaction are: then any member may answer."""
-    return all(
-        _serializable(op.request_txn)
-        if op.HasField("request_txn")
-        else op.request_range.serializable
-        for op in (*request.success, *request.failure)
-    )
+    """Whether any member answers a read-only transaction from what it has, as etcd decides it.
+
+    A transaction within it is no such read: it makes the whole one go through the log.
+    """
+    return all(op.request_range.serializable for op in (*request.success, *request.failure))
+
+
+def _read_a_key(request: TxnRequest) -> None:
+    """Make conditions that stand alone linearizable.
+
+    Without operations no read asks for it, and etcd answers from what the member has: one that is
+    cut off would find a lock held that is another's by now. The key is one of the conditions',
+    which whoever may ask for them may read.
+    """
+    count = RangeRequest(key=request.compare[0].key, count_only=True)
+    for branch in (request.success, request.failure):
+        branch.append(RequestOp(request_range=count))
+
+
+def _of_conditions(reply: TxnResponse) -> TxnResult:
+    """Take in an answer without what was read for the sake of reading alone."""
+    return replace(TxnResult.of(reply), responses=())

@@ -26,7 +26,14 @@ from faults.staging import (
     warm,
 )
 
-from etcd_pinwheel import CallError, LearnerCannotServe, NoLeader, NotSent, OutcomeUnknown
+from etcd_pinwheel import (
+    CallError,
+    LearnerCannotServe,
+    NoLeader,
+    NotSent,
+    OutcomeUnknown,
+    version,
+)
 from etcd_pinwheel.server_stub.local import AnyMember, LocalCluster
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -142,6 +149,8 @@ def test_no_leader_and_one_again(policy: str, cluster: LocalCluster, connect: Co
     refused = (NotSent,) if policy == "pinned_single" else ()
     with pytest.raises((OutcomeUnknown, NoLeader, *refused)):
         client.get("quorum", timeout=1.0)
+    with pytest.raises((OutcomeUnknown, NoLeader, *refused)):
+        client.txn().when(version("quorum") != 0).commit(timeout=1.0)
     assert client.get("quorum", serializable=True, timeout=SOON) is not None
     cluster.start()
     settle(cluster)

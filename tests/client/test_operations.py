@@ -232,7 +232,8 @@ def test_txn_compares_all_five_targets(etcd: Any) -> None:
 def test_txn_compares_ranges(etcd: Any) -> None:
     etcd.put("r/1", "x")
     etcd.put("r/2", "x")
-    assert etcd.txn().when(value("r/", prefix=True) == "x").commit().succeeded
+    result = etcd.txn().when(value("r/", prefix=True) == "x").commit()
+    assert (result.succeeded, result.responses) == (True, ())
     etcd.put("r/2", "y")
     assert not etcd.txn().when(value("r/", prefix=True) == "x").commit().succeeded
 

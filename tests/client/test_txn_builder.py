@@ -94,25 +94,55 @@ def test_a_clients_txn_keeps_its_client() -> None:
     [
         (Txn().then(get("k")), Kind.REPEATABLE, Need.QUORUM),
         (Txn().then(get("k", serializable=True)), Kind.REPEATABLE, Need.ANY_MEMBER),
+        (Txn().when(version("k") == 0), Kind.REPEATABLE, Need.QUORUM),
+        (
+            Txn().when(version("k") == 0).then(get("k", serializable=True)),
+            Kind.REPEATABLE,
+            Need.ANY_MEMBER,
+        ),
         (Txn().then(Txn().then(get("k"))), Kind.REPEATABLE, Need.QUORUM),
+        (Txn().then(Txn().then(get("k", serializable=True))), Kind.REPEATABLE, Need.QUORUM),
         (Txn().then(Txn().otherwise(put("k"))), Kind.NON_REPEATABLE, Need.QUORUM),
         (Txn().then(get("k")).otherwise(delete("k")), Kind.NON_REPEATABLE, Need.QUORUM),
     ],
 )
 def test_a_txn_that_only_reads_may_be_repeated(txn: Txn, kind: Kind, need: Need) -> None:
-    seen: dict[str, Any] = {}
+    call = Call(pb.TxnResponse())
+    call.commit(txn)
+    assert call.seen == {"kind": kind, "need": need, "repeat": False}
 
-    class Call:
-        retry = "safe"
 
-        def __call__(self, rpc: Any, request: Any, timeout: Any, then: Any, **how: Any) -> Any:
-            seen.update(how)
-            return pb.TxnResponse()
-            yield
+def test_conditions_alone_come_with_a_read_that_makes_them_linearizable() -> None:
+    """Without one etcd answers them from what the member has, be it cut off or not."""
+    txn = Txn().when(version("k", prefix=True) == 0, version("l") == 0)
+    read = pb.ResponseOp(response_range=pb.RangeResponse(count=1))
+    call = Call(pb.TxnResponse(succeeded=True, responses=[read]))
+    result = call.commit(txn)
+    count = pb.RequestOp(request_range=pb.RangeRequest(key=b"k", count_only=True))
+    assert list(call.request.compare) == [compare.to_pb() for compare in txn.compares]
+    assert list(call.request.success) == list(call.request.failure) == [count]
+    assert (result.succeeded, result.responses) == (True, ()), "nothing that was not asked for"
 
-        def retry_of(self, retry: None) -> str:
-            return self.retry
 
-    with pytest.raises(StopIteration):
-        next(txn_module.commit(Call(), txn))  # type: ignore[arg-type]
-    assert seen == {"kind": kind, "need": need, "repeat": False}
+class Call:
+    """Takes one transaction in, and answers it."""
+
+    retry = "safe"
+
+    def __init__(self, reply: pb.TxnResponse) -> None:
+        self.reply = reply
+        self.request: Any = None
+        self.seen: dict[str, Any] = {}
+
+    def __call__(self, rpc: Any, request: Any, timeout: Any, then: Any, **how: Any) -> Any:
+        self.request, self.seen = request, how
+        return then(self.reply)
+        yield
+
+    def retry_of(self, retry: None) -> str:
+        return self.retry
+
+    def commit(self, txn: Txn) -> Any:
+        with pytest.raises(StopIteration) as stopped:
+            next(txn_module.commit(self, txn))  # type: ignore[arg-type]
+        return stopped.value.value
