@@ -58,8 +58,8 @@ class AsyncioWorld:
         self.connections.check_open()
         loop = get_running_loop()
         if self._loop is None:
-            self._loop = loop
             self.roster.begin(self.connections)
+            self._loop = loop  # after that, for what raises is to be done again
             if self.discovery.runs_by_itself:
                 self._discovering = self._background(self.run(self.discovery.in_background()))
         elif self._loop is not loop:

@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -127,25 +128,51 @@ class BlockingWorld:
     def open(self, link: Link, changed: weakref.WeakMethod[LinkChanged]) -> None:
         setup = self.roster.setup(link.endpoint)
         if setup.credentials is None:
-            link.channel = grpc.insecure_channel(setup.target, setup.options)
+            channel = grpc.insecure_channel(setup.target, setup.options)
         else:
-            link.channel = grpc.secure_channel(setup.target, setup.credentials, setup.options)
-        link.watcher = _watcher(link, changed)
+            channel = grpc.secure_channel(setup.target, setup.credentials, setup.options)
+        watcher = _watcher(link, changed)
+        try:
+            with self._watching:
+                link.channel, link.watcher = channel, watcher
+                interruptible(channel.subscribe, watcher, try_to_connect=True)
+                self._watched.append(link)
+        except BaseException:
+            if link not in self._watched:
+                self._undo(link, (channel, watcher))
+            raise
+
+    def _undo(self, link: Link, watched: Watched) -> None:
+        """Take back a channel of which nobody might watch the state: it can be opened again."""
         with self._watching:
-            self._watched.append(link)
-            interruptible(link.channel.subscribe, link.watcher, try_to_connect=True)
+            link.channel = None
+            link.callables.clear()
+            self._unwatched.append(watched)
+            _unsubscribe([watched])
+        self._close_unwatched([watched])
 
     def close(self, link: Link) -> None:
         """Close a link's channel in the background, for it takes as long as close_all.
 
-        One thread does it for all links, many at a time if need be.
+        One thread does it for all links, many at a time if need be. Where there is none to be
+        had, the next who closes does it.
         """
         with self._watching:
             self._closing.append(link)
-            if self._is_closing:
+        with suppress(RuntimeError):
+            self._close_in_background()
+
+    def _close_in_background(self) -> None:
+        """Have what is to be closed be closed. Raises RuntimeError: there is no thread to do it."""
+        with self._watching:
+            if self._is_closing or not self._closing:
                 return
             self._is_closing = True
-        self._in_background(self._close_those)
+        try:
+            self._in_background(self._close_those)
+        except BaseException:
+            self._is_closing = False
+            raise
 
     def _close_those(self) -> None:
         while True:
@@ -159,9 +186,15 @@ class BlockingWorld:
     def close_all(self, links: list[Link]) -> None:
         """Close the links' channels, and wait until all that ran in the background has ended.
 
-        Takes up to 0.2 s, grpc's rhythm of watching a channel.
+        Takes up to 0.2 s, grpc's rhythm of watching a channel. Whoever is interrupted has it end
+        by itself; called again, it waits for that.
         """
-        self._close_channels(links)
+        with self._watching:
+            self._closing += links
+        try:
+            self._close_in_background()
+        except RuntimeError:
+            self._close_those()
         for thread in self._threads - {threading.current_thread()}:
             thread.join()
 
@@ -175,6 +208,9 @@ class BlockingWorld:
             self._watched = [link for link in self._watched if link not in links]
             self._unwatched += watched
             _unsubscribe(watched)
+        self._close_unwatched(watched)
+
+    def _close_unwatched(self, watched: list[Watched]) -> None:
         _await_unwatched(watched)
         with self._watching:
             self._unwatched = [each for each in self._unwatched if each not in watched]
@@ -227,7 +263,12 @@ class BlockingWorld:
 
         thread = threading.Thread(target=run, name="etcd-pinwheel", daemon=True)
         self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:
+            if thread.ident is None:  # it does not run, and nobody can wait for its end
+                self._threads.discard(thread)
+            raise
 
 
 def wait_seconds(seconds: float) -> float:

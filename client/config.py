@@ -93,6 +93,7 @@ class Config:
             raise ConfigError("srv_resolver", "a callable is needed")
         for name in ("balancer_options", "grpc_options"):
             _check_mapping(name, getattr(self, name))
+        _check_channel_arguments(self.grpc_options)
         if type(self.max_receive_bytes) is not int or not 0 < self.max_receive_bytes < 2**31:
             raise ConfigError("max_receive_bytes", "a number of bytes below 2**31 is needed")
         if type(self.max_concurrent_retries) is not int or self.max_concurrent_retries < 1:
@@ -283,6 +284,17 @@ def _is_text(value: Any) -> bool:
 def _check_mapping(name: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise ConfigError(name, f"a table is needed, not {value!r}")
+
+
+def _check_channel_arguments(options: Mapping[Any, Any]) -> None:
+    """Refuse what grpc would, which is when a connection is made."""
+    for name, value in options.items():
+        if not isinstance(name, str | bytes):
+            raise ConfigError("grpc_options", f"a name is needed, not {name!r}")
+        if not isinstance(value, int | str | bytes):
+            raise ConfigError("grpc_options", f"{name!r}: an int or a str is needed, not {value!r}")
+        if isinstance(value, int) and not -(2**31) <= value < 2**31:
+            raise ConfigError("grpc_options", f"{name!r}: {value} is too large")
 
 
 def _check_names(where: str, settings: Mapping[str, Any]) -> None:

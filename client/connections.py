@@ -6,7 +6,9 @@ file decides only what the treaty (balancers/api.py) asks of a driver:
 
 - the balancer is called under one plain lock, never across a wait;
 - every pick is paid back once, with :meth:`Connections.done`;
-- actions are carried out in the order in which they were given, one at a time.
+- actions are carried out in the order in which they were given, one at a time. One that raises
+  (Ctrl-C; no thread to be had) is not lost: whoever comes next takes it up again, so carrying an
+  action out twice does no harm.
 """
 
 from __future__ import annotations
@@ -136,11 +138,12 @@ class Connections:
             if self._closed is not None:
                 self.check_open()
             url = self._balancer.pick(need, now, tried)
-            if url is None:
-                return None
-            link = self._links[url]
-            link.under_way += 1
-            return link
+            if url is not None:
+                link = self._links[url]
+                link.under_way += 1
+                return link
+        self._carry_out()  # what somebody left undone: there may be nobody else to come
+        return None
 
     def done(self, link: Link, failure: Failure | None, seconds: float, now: float) -> None:
         """Take a pick back."""
@@ -222,7 +225,11 @@ class Connections:
         with self._lock:
             self.check_open()
             self._retired.add(beside)
-        self._open(beside)
+        try:
+            self._open(beside)
+        except BaseException:
+            self._close_if_idle(beside)
+            raise
         return beside
 
     def _close_if_idle(self, link: Link) -> None:
@@ -347,17 +354,25 @@ class Connections:
         self._news.publish()
 
     def _carry_out(self) -> None:
-        with self._lock:
-            if self._granting:
-                return
-            self._granting = True
-        while True:
+        mine = False
+        try:
             with self._lock:
-                if not self._wishes:
-                    self._granting = False
+                if self._granting:
                     return
-                wish = self._wishes.popleft()
-            self._grant(wish)
+                self._granting = mine = True
+            while True:
+                with self._lock:
+                    if not self._wishes:
+                        self._granting = mine = False
+                        return
+                    wish = self._wishes[0]
+                self._grant(wish)
+                with self._lock:
+                    if self._wishes and self._wishes[0] is wish:  # else the client was closed
+                        self._wishes.popleft()
+        finally:
+            if mine:
+                self._granting = False
 
     def _grant(self, wish: Action) -> None:
         match wish:
@@ -411,7 +426,11 @@ class Connections:
             brief=wish.brief,
             token=self.credentials.metadata if self.credentials else (),
         )
-        self._world.spawn(questions, answered)
+        try:
+            self._world.spawn(questions, answered)
+        except BaseException:
+            seat.leave()
+            raise
 
     def _note(self, url: str, health: Health) -> None:
         """Keep a probe's answer, and report what is new about it."""
@@ -434,11 +453,13 @@ class Connections:
                 link.retired = True
                 self._retired.add(link)
             seats = () if lives_on else tuple(link.seats)
-        for seat in seats:
-            seat.on_drain()
-        if not lives_on:
-            self._world.close(link)
-        self._tell(Disconnected(url, "closed as wished"))
+        try:
+            for seat in seats:
+                seat.on_drain()
+        finally:  # it cannot be taken up again
+            self._tell(Disconnected(url, "closed as wished"))
+            if not lives_on:
+                self._world.close(link)
 
     def forked(self) -> None:
         """Become useless, if ever used: this is a forked child, where no connection works.
