@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from .callbacks import call_all
 from .claim import still_held
-from .errors import ClaimLost, ClientForked, Compacted
+from .errors import ClaimLost, ClientClosed, ClientForked, Compacted
 from .flow import Flow, Sleep
 from .keep_alive import LossReason
 from .lease import Loss
@@ -143,7 +143,7 @@ class Sentinel:
 
     def _begin_anew(self, error: Exception | None) -> None:
         """Read the key, since the watch cannot say what became of it, and watch from there."""
-        if self._streams.call.connections.closed:
+        if isinstance(error, ClientClosed) or self._streams.call.connections.closed:
             self._gone(error)
             return
 

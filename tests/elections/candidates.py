@@ -160,8 +160,12 @@ class Candidate(ClaimHandle[ClaimLoss]):
 
     def overtake(self) -> None:
         """Let a compaction overtake the watch of its key."""
+        self.end_watch(Compacted("...", code=Code.OUT_OF_RANGE))
+
+    def end_watch(self, error: Exception) -> None:
+        """Let the watch of its key end."""
         for watcher, wake in list(self.streams.pump.wakers.items()):
-            watcher.end(Compacted("...", code=Code.OUT_OF_RANGE))
+            watcher.end(error)
             wake()
 
     # For the recipes

@@ -12,7 +12,14 @@ from elections.store import Store
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etcd_pinwheel import ClaimLost, ConnectionLost, InvalidArgument, LossReason, WaitTimedOut
+from etcd_pinwheel import (
+    ClaimLost,
+    ClientClosed,
+    ConnectionLost,
+    InvalidArgument,
+    LossReason,
+    WaitTimedOut,
+)
 from etcd_pinwheel.client.claim import key_of
 from etcd_pinwheel.client.claim_handle import options
 from etcd_pinwheel.client.recipe import Ask, Next
@@ -271,6 +278,16 @@ def test_a_key_that_is_gone_when_it_is_read_anew() -> None:
     store.delete(candidate.key)
     candidate.overtake()
     assert candidate.lost.reason is LossReason.DELETED
+
+
+def test_a_leader_whose_client_closes_is_told_at_once() -> None:
+    """Its watch ends before anything else does: the key is not read once more."""
+    store = Store()
+    (candidate,) = line_of(store, 1)
+    candidate.start()
+    settle([candidate])
+    candidate.end_watch(ClientClosed("the client is closed"))
+    assert candidate.lost.reason is LossReason.CLOSED
 
 
 def test_who_resigns_is_not_called_back() -> None:
