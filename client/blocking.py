@@ -25,6 +25,7 @@ from .errors import raise_as_misuse
 from .flow import LINK_CLOSED, AwaitChange, CallFailed, Flow, LookUp, Send, Sleep, Step
 from .interrupts import interruptible
 from .roster import Roster
+from .srv import SrvResolver
 from .world import LinkChanged
 
 T = TypeVar("T")
@@ -40,6 +41,9 @@ STATES = {
 ASK_SECONDS = 0.2
 """How long a failing channel is given to say why."""
 
+RESOLVER_SECONDS = 0.05
+"""How often closing looks whether a thread has begun to wait for a resolver."""
+
 UNWATCHED_SECONDS = 5.0
 """How long closing waits for grpc's watching thread, which takes 0.2 s unless it starves."""
 
@@ -54,6 +58,8 @@ class BlockingWorld:
         self._timing = threading.Lock()
         """Held to change the timer: a policy's first wish may come from within begin."""
         self._threads: set[threading.Thread] = set()
+        self._looking_up: set[threading.Thread] = set()
+        """Those that a resolver keeps for as long as it likes."""
         self._watching = threading.RLock()
         """Held to begin or end to watch channels, and throughout a fork."""
         self._watched: list[Link] = []
@@ -113,7 +119,7 @@ class BlockingWorld:
     def _wait(self, step: Step) -> Any:
         match step:
             case LookUp(resolver, name):
-                return resolver(name)
+                return self._look_up(resolver, name)
             case Sleep(seconds):
                 time.sleep(seconds)
             case AwaitChange(seen_version, seconds):
@@ -124,6 +130,15 @@ class BlockingWorld:
                 finally:
                     self.connections.forget(changed.set)
         return None
+
+    def _look_up(self, resolver: SrvResolver, name: str) -> Any:
+        """Ask a resolver, whom nobody can make answer: closing does not wait for that."""
+        thread = threading.current_thread()
+        self._looking_up.add(thread)
+        try:
+            return resolver(name)
+        finally:
+            self._looking_up.discard(thread)
 
     def open(self, link: Link, changed: weakref.WeakMethod[LinkChanged]) -> None:
         setup = self.roster.setup(link.endpoint)
@@ -196,7 +211,8 @@ class BlockingWorld:
         except RuntimeError:
             self._close_those()
         for thread in self._threads - {threading.current_thread()}:
-            thread.join()
+            while thread.is_alive() and thread not in self._looking_up:
+                thread.join(RESOLVER_SECONDS)
 
     def _close_channels(self, links: list[Link]) -> None:
         with self._watching:

@@ -197,6 +197,7 @@ class Discovery:
         lists: list[list[SrvRecord]] = [[], []]
         for at, name in enumerate(names[:1] if self._config.has_tls else names):
             lists[at] = yield from self._look_up(name)
+            self._call.connections.check_open()  # a resolver may take long
         found = endpoints_of(*lists)
         if not found:
             raise DiscoveryFailed(f"DNS knows no members of {domain}: {', '.join(names)}")

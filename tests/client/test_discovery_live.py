@@ -149,6 +149,29 @@ async def test_closing_ends_it_in_asyncio(server: LocalMember) -> None:
         assert asyncio.all_tasks() == before
 
 
+def test_closing_does_not_wait_for_a_resolver(connect: Connect) -> None:
+    asked, answering = threading.Semaphore(0), threading.Event()
+    names: list[str] = []
+
+    def resolve(name: str) -> list[SrvRecord]:
+        names.append(name)
+        asked.release()
+        answering.wait(SOON)
+        return []
+
+    before = set(threading.enumerate())
+    client = connect(discovery_srv="example.com", srv_resolver=resolve)
+    with pytest.raises(NotSent):
+        client.get("k", timeout=0.05)
+    assert asked.acquire(timeout=SOON)
+    client.close()
+    assert not answering.is_set()
+    answering.set()
+    left = [each for each in set(threading.enumerate()) - before if "asyncio" not in each.name]
+    assert wait_until(lambda: not any(thread.is_alive() for thread in left), SOON)
+    assert len(names) == 1, "the second list is not asked for any more"
+
+
 async def test_a_client_that_is_dropped_leaves_nothing_that_looks_for_endpoints(
     server: LocalMember,
 ) -> None:
