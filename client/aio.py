@@ -156,16 +156,24 @@ class AsyncioWorld:
             self._background(channel.close(None))
 
     async def close_all(self, links: list[Link]) -> None:
-        """Close the links' channels, and wait until all that ran in the background has ended."""
+        """Close the links' channels, and wait until all that ran in the background has ended.
+
+        Whoever is cancelled has it end by itself; called again, it waits for that.
+        """
         watchers = [link.watcher for link in links if link.channel is not None]
         for link in links:
             self.close(link)
-        if watchers:
-            await asyncio.wait(watchers, timeout=UNWATCHED_SECONDS)
-        for watcher in watchers:
-            watcher.cancel()
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            if watchers:
+                await asyncio.wait(watchers, timeout=UNWATCHED_SECONDS)
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+        while others := self._tasks - {asyncio.current_task()}:
+            ended, _ = await asyncio.wait(others)
+            for task in ended:
+                if not task.cancelled():
+                    task.exception()  # for which nobody else is going to ask
 
     def stop(self) -> None:
         """End what runs in the background beside the channels."""

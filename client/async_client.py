@@ -226,13 +226,15 @@ class AsyncClient:
     async def close(self) -> None:
         """End streams and connections; calls under way, and later ones, raise ClientClosed.
 
-        Closing twice does nothing.
+        Closing twice does nothing; cancelled, it may be called again.
         """
         self._streams.close(ClientClosed("the client is closed"))
         links = self._call.connections.close()
-        self._world.stop()
-        await self._streams.join()
-        await self._world.close_all(links)
+        try:
+            self._world.stop()
+            await self._streams.join()
+        finally:
+            await self._world.close_all(links)
 
     async def __aenter__(self) -> Self:
         self._world.begin()

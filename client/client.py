@@ -228,13 +228,15 @@ class Client:
     def close(self) -> None:
         """End streams and connections; calls under way, and later ones, raise ClientClosed.
 
-        Takes up to 0.2 seconds. Closing twice does nothing.
+        Takes up to 0.2 seconds. Closing twice does nothing; interrupted, it may be called again.
         """
         self._streams.close(ClientClosed("the client is closed"))
         links = self._call.connections.close()
-        self._world.stop()  # after that, for until then the balancer may wish for an alarm
-        self._streams.join()
-        self._world.close_all(links)
+        try:
+            self._world.stop()  # after that, for until then the balancer may wish for an alarm
+            self._streams.join()
+        finally:
+            self._world.close_all(links)
 
     def __enter__(self) -> Self:
         self._world.begin()

@@ -74,6 +74,8 @@ class Connections:
         self._waiting: list[Callable[[], None]] = []
         self._news = Newsroom()
         self._closed: ClientClosed | None = None
+        self._left: list[Link] = []
+        """What closing, if it was interrupted, is yet to return."""
         self.credentials: Credentials | None = None
         """Whom probes speak for; None: for nobody."""
         self.missing = ""
@@ -293,19 +295,20 @@ class Connections:
             return self._links[url]
 
     def close(self, reason: ClientClosed | None = None) -> list[Link]:
-        """Refuse calls from now on, end the streams, and return the links for closing."""
+        """Refuse calls from now on, end the streams, and return the links for closing, once."""
         with self._lock:
-            if self._closed is not None:
-                return []
-            self._closed = reason or ClientClosed("the client is closed")
-            links = [*self._links.values(), *self._retired]
-            self._links, self.size = {}, 0
-            self._retired.clear()
+            if self._closed is None:
+                self._closed = reason or ClientClosed("the client is closed")
+                self._left = [*self._links.values(), *self._retired]
+                self._links, self.size = {}, 0
+                self._retired.clear()
+                self._wishes.clear()
+            links = self._left
             seats = [seat for link in links for seat in link.seats]
-            self._wishes.clear()
         for seat in seats:
             seat.on_drain()
         self.announce()
+        self._left = []
         return links
 
     @property

@@ -6,6 +6,7 @@ that cannot connect any more, nor connections that nobody closes.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import weakref
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 import grpc
 import pytest
 
-from etcd_pinwheel import Config
+from etcd_pinwheel import AsyncClient, Client, ClientClosed, Config
 from etcd_pinwheel.balancers.api import (
     Connect,
     Disconnect,
@@ -35,6 +36,9 @@ from etcd_pinwheel.client.interrupts import interruptible
 from etcd_pinwheel.server_stub.local import LocalMember
 
 from .scripted import A, B, Scripted, World
+from .waiting import sockets, wait_until
+
+SOON = 30.0
 
 
 class Interrupted(World):
@@ -116,6 +120,16 @@ def test_a_connection_beside_that_was_not_made_is_forgotten() -> None:
     assert {link.url for link in connections.close()} == {A, B}
 
 
+def test_closing_again_returns_what_an_interruption_kept_back() -> None:
+    _, connections = connected(World())
+    seat = connections.take_seat(connections.link(A), interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        connections.close()
+    seat.leave()
+    assert {link.url for link in connections.close()} == {A, B}
+    assert connections.close() == []
+
+
 # On both faces
 
 
@@ -139,6 +153,40 @@ def test_a_client_connects_although_its_first_call_failed_to(
     with pytest.raises(RuntimeError, match="new thread"):
         client.put("k", "v")
     assert client.put("k", "v")
+
+
+@pytest.mark.process
+def test_closing_that_is_interrupted_closes_the_connections(
+    server: LocalMember, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sockets()
+    client = Client([server.endpoint])
+    watch = client.watch("k").open()
+    opened = sockets() - before
+    assert opened
+    monkeypatch.setattr(client._streams, "join", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        client.close()
+    monkeypatch.undo()
+    assert wait_until(lambda: not opened & sockets())
+    client.close()
+    with pytest.raises(ClientClosed):
+        watch.next_event()
+
+
+@pytest.mark.process
+async def test_closing_that_is_cancelled_ends_and_may_be_repeated(server: LocalMember) -> None:
+    before = asyncio.all_tasks()
+    client = AsyncClient([server.endpoint])
+    async with client.watch("k"):
+        closing = asyncio.create_task(client.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        async with asyncio.timeout(SOON):
+            await client.close()
+        assert asyncio.all_tasks() == before
 
 
 # Threads
