@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -138,6 +139,10 @@ def endpoints_sync_failed(reason: str, failures: int) -> None:
 
 
 def _emit(level: str, event: str, news: tuple[str, ...], **facts: Any) -> None:
+    """Report, if anybody listens. What the application's logging raises stays here.
+
+    A report is made in the midst of what it is about, which must not end for want of a log.
+    """
     if not wanted():
         return
     kept_back = _throttle.admit((event, *news), time.monotonic())
@@ -145,4 +150,5 @@ def _emit(level: str, event: str, news: tuple[str, ...], **facts: Any) -> None:
         return
     if kept_back:
         facts["kept_back"] = kept_back
-    getattr(_log, level)(event, **facts)
+    with suppress(Exception):
+        getattr(_log, level)(event, **facts)

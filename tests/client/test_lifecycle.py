@@ -314,6 +314,24 @@ def test_events_are_logged_once_configured_and_throttled() -> None:
     assert failing[0]["log_level"] == "warning"
 
 
+def test_logging_that_fails_does_not_keep_a_client_from_connecting(
+    server: LocalMember, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_throttle", Throttle(0.0))
+    told: list[str] = []
+
+    def fail(logger: Any, level: str, event: Any) -> Any:
+        told.append(event["event"])
+        raise OSError("the log is gone")
+
+    structlog.configure(processors=[fail])
+    try:
+        assert connect([server.endpoint]).put("k", "v")
+    finally:
+        structlog.reset_defaults()
+    assert "endpoint_connected" in told
+
+
 def test_the_throttle_counts_what_it_keeps_back() -> None:
     throttle = Throttle(quiet_seconds=10.0)
     assert throttle.admit(("a",), now=0.0) == 0
