@@ -84,7 +84,8 @@ class Claim(ClaimHandle[ClaimLostSignal]):
         """Claim it, and wait until it is held; entering ``with`` does this.
 
         Raises WaitTimedOut when those ahead did not go in time, ClaimLost when the lease or the
-        claim's key went while it waited. Whatever it raises, the claim is withdrawn.
+        claim's key went while it waited, InvalidArgument when this client claims the same thing
+        on the same lease already. Whatever it raises, the claim is withdrawn.
         """
         try:
             self._follow(self._obtain())

@@ -106,6 +106,8 @@ class ClaimHandle(Generic[AnyClaimLoss]):
         self._sentinel: Sentinel | None = None
         self._waiting: WatchHandle[Any] | None = None
         self._lost: AnyClaimLoss | None = None
+        self._place: bytes | None = None
+        """Under which key it is among the client's claims."""
 
     @property
     def key(self) -> bytes:
@@ -155,6 +157,7 @@ class ClaimHandle(Generic[AnyClaimLoss]):
         self._begun = True
         if self._asked.own_lease:
             yield Open(self._lease)
+        self._take_place()
         try:
             yield from self._stand()
         except GeneratorExit:
@@ -180,6 +183,7 @@ class ClaimHandle(Generic[AnyClaimLoss]):
         else:
             self._lease._stop(LossReason.CLOSED)
         self._withdrawn = True
+        self._leave_place()
 
     def _revoke(self, timeout: float | None) -> Recipe[None]:
         def attempt(seconds: float) -> Flow[lease.LeaseRevocation]:
@@ -200,6 +204,7 @@ class ClaimHandle(Generic[AnyClaimLoss]):
     def _abandon(self) -> None:
         """Stop renewing and watching at once, whatever could not be done."""
         self._stop(LossReason.RESIGNED)
+        self._leave_place()
         if self._asked.own_lease and self._lease._granted is not None and not self._withdrawn:
             self._lease._stop(LossReason.CLOSED)
 
@@ -213,6 +218,27 @@ class ClaimHandle(Generic[AnyClaimLoss]):
             self.lost.end(LossReason.DELETED)
             self.lost.check()
         self._own = renamed
+
+    # Its place
+
+    def _take_place(self) -> None:
+        """See to it that nothing else in this client has the same key, and would share the hold.
+
+        A key is named for its lease, so the server takes a second claim for the first one.
+        """
+        key = claim.key_of(self._asked.prefix, self._lease.id)
+        if self._streams.claims.setdefault(key, self) is not self:
+            raise InvalidArgument(
+                f"this lease has claimed {self._asked.prefix[:-1]!r} already, and is not done with"
+                " it; give another lease, or ttl"
+            )
+        self._place = key
+
+    def _leave_place(self) -> None:
+        """Let the lease claim the thing anew."""
+        claims = self._streams.claims
+        if self._place is not None and claims.get(self._place) is self:
+            claims.pop(self._place, None)
 
     # In line
 
@@ -297,6 +323,8 @@ class ClaimHandle(Generic[AnyClaimLoss]):
 
     def _lost_now(self) -> None:
         """Stop to wait in line: there is nothing more to wait for."""
+        if self._lost is not None and self._lost.reason is not LossReason.RESIGNED:
+            self._leave_place()  # else its key has to be deleted first
         if (waiting := self._waiting) is not None:
             waiting._remove()
 

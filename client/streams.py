@@ -40,6 +40,8 @@ class Streams(Generic[AnyPump]):
         self._lock = threading.Lock()
         self._watching: dict[Metadata, tuple[WatchMachine, AnyPump]] = {}
         self._keeping: tuple[KeepAliveMachine, AnyPump] | None = None
+        self.claims: dict[bytes, object] = {}
+        """Who claims what on which lease, by the claim's key."""
 
     def begin(self) -> None:
         """Start connecting. Raises ClientClosed."""

@@ -397,6 +397,23 @@ def test_ctrl_c_withdraws_a_candidacy(server: LocalMember, direct: Client) -> No
 # Locks
 
 
+def test_a_lease_has_one_place_in_a_line(etcd: Any) -> None:
+    """The key is the lease's: a second claim would find it, and share the hold."""
+    with etcd.lease(ttl=TTL) as lease:
+        mine = getattr(lease, "_inner", lease)
+        with etcd.lock("door", lease=mine) as lock:
+            for claim in (
+                etcd.lock("door", lease=mine),
+                etcd.election("door").campaign(lease=mine),
+            ):
+                with pytest.raises(InvalidArgument, match="door"):
+                    claim.open()
+            with etcd.lock("window", lease=mine):
+                assert not lock.lost.is_set()
+        with etcd.lock("door", lease=mine) as again:
+            assert again.fence > lock.fence
+
+
 def test_a_lock_is_held_by_one_at_a_time(etcd: Any, direct: Client) -> None:
     """#369: many waiters; #1107: the deletion between the read and the watch went unseen."""
     inside: list[int] = []

@@ -45,6 +45,7 @@ class Streams:
 
     def __init__(self, store: Store) -> None:
         self.call = StoreCall()
+        self.claims: dict[bytes, object] = {}
         self.pump = Pump()
         self._machine = WatchMachine(Random(1))
         self._store = store

@@ -249,6 +249,59 @@ def test_time_is_up() -> None:
     assert list(store.keys) == [b"job/ahead"]
 
 
+def of_one_client(store: Store, count: int) -> list[Candidate]:
+    """Candidates on one lease that somebody keeps alive for all of them."""
+    one, *others = (Candidate(store, 1, own_lease=False, wait=math.inf) for _ in range(count))
+    for other in others:
+        other._streams, other.streams = one._streams, one.streams
+        other._lease, other.lease = one._lease, one.lease
+    return [one, *others]
+
+
+def test_a_lease_has_one_place_in_a_line() -> None:
+    store = Store()
+    one, other, third = of_one_client(store, 3)
+    one.start()
+    other.start()
+    assert isinstance(other.ended_by, InvalidArgument), "while the first one is being entered"
+    settle([one])
+    third.start()
+    assert isinstance(third.ended_by, InvalidArgument), "while it holds"
+    assert leading(one), "it was not withdrawn with the others"
+
+
+@pytest.mark.parametrize("how", ["release", "interrupt", "delete"])
+def test_a_claim_that_is_over_leaves_its_place(how: str) -> None:
+    store = Store()
+    one, other = of_one_client(store, 2)
+    one.start()
+    if how == "interrupt":
+        one.interrupt(KeyboardInterrupt())
+    settle([one])
+    if how == "release":
+        one.release()
+        settle([one])
+    elif how == "delete":
+        store.delete(one.key)
+        one.notice()
+    other.start()
+    settle([other])
+    assert leading(other)
+    one.release()  # too late to delete what is the other's by now
+    settle([one, other])
+    assert leading(other)
+
+
+def test_a_claim_keeps_its_place_until_its_key_is_deleted_for_sure() -> None:
+    store = Store()
+    one, other = of_one_client(store, 2)
+    one.start()
+    settle([one])
+    one.release()
+    other.start()
+    assert isinstance(other.ended_by, InvalidArgument), "or it would hold what is being deleted"
+
+
 def test_a_leader_is_told_of_its_end_once() -> None:
     store = Store()
     (candidate,) = line_of(store, 1)
