@@ -362,7 +362,7 @@ class Connections:
             with self._lock:
                 if self._granting:
                     return
-                self._granting = mine = True
+                mine = self._granting = True
             while True:
                 with self._lock:
                     if not self._wishes:
