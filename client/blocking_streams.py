@@ -50,8 +50,9 @@ class Alarms:
             else:
                 self._times[wake] = moment
                 if self._thread is None:
-                    self._thread = _thread("alarms", self._run)
-                    self._thread.start()
+                    thread = _thread("alarms", self._run)
+                    thread.start()  # and then it waits for the lock
+                    self._thread = thread
             self._changed.notify()
 
     def join(self) -> None:

@@ -174,6 +174,22 @@ def test_an_alarm_that_raises_silences_no_other(reported: list[object]) -> None:
     assert [type(error) for error in reported] == [LookupError]
 
 
+def test_alarms_without_a_thread_ring_once_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    alarms = Alarms(lambda: 1.0)
+    early, late = threading.Event(), threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError):
+            alarms.set(early.set, 0.0)
+    alarms.set(late.set, 0.5)
+    assert early.wait(LONG_SECONDS)
+    assert late.wait(LONG_SECONDS)
+    alarms.join()
+
+
 def test_a_machine_that_errs_in_its_time_tells_who_relies_on_it(reported: list[object]) -> None:
     """A mistake of ours must not look as if all went on."""
     machine = Machine(Random(1))
