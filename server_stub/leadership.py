@@ -136,7 +136,7 @@ class Applied(Protocol):
 class Reader(Protocol):
     """What proves leadership, and wants to know when there is news of it."""
 
-    async def barrier(self) -> None: ...
+    async def confirmation(self) -> None: ...
     def led_by(self, leader: int) -> None: ...
     def term_began(self) -> None: ...
 
@@ -218,13 +218,14 @@ class Leadership:
         """Return when this member may act as in office. Raises ``Refused(LEADER_CHANGED)``.
 
         At once, as long as its last proof holds; else by a read index, which all who come meanwhile
-        share. One that takes longer than it would hold is asked again.
+        share. One that takes longer than it would hold is asked again. It waits for the answer
+        alone, not for the applier: who renews leases must be able to while the log is applied late.
         """
         self.look()
         term, proof = self._core.term, self.tenure.proof
         while self.tenure.is_in_office and not proof.holds(asked_at := self._clock()):
             try:
-                await self._reads.barrier()
+                await self._reads.confirmation()
             except Refused:
                 raise Refused(LEADER_CHANGED) from None
             self.look()

@@ -54,6 +54,7 @@ _IDS: Final = 2 ** (8 * _ID_BYTES)
 class _Reader(Generic[Ticket]):
     ticket: Ticket
     deadline: float
+    wants_applied: bool
 
 
 class ReadQueue(Generic[Ticket]):
@@ -62,9 +63,9 @@ class ReadQueue(Generic[Ticket]):
     Knows no clock (``now`` is an argument, in seconds) and sends nothing. A ticket is whatever
     stands for a reader outside. All readers that wait when a question is asked share it.
 
-    Invariants: readers are released in the order in which they joined; the position of a question
-    is the number of readers that had joined by then, so those before it, and only those, are
-    covered by its answer.
+    Invariants: readers leave ``_waiting`` in the order in which they joined; the position of a
+    question is the number of readers that had joined by then, so those before it, and only those,
+    are covered by its answer.
     """
 
     def __init__(
@@ -82,15 +83,18 @@ class ReadQueue(Generic[Ticket]):
         """The questions that are open: the id of each, and its position."""
         self._asked_at = 0.0
         self._confirmed: deque[tuple[int, list[_Reader[Ticket]]]] = deque()
-        """Readers whose index is known but not applied yet."""
+        """Readers whose index is known but not applied yet; 0 for who wants no more than that."""
 
     def __len__(self) -> int:
         """How many readers wait, for an answer or for the applier."""
         return len(self._waiting) + sum(len(readers) for _, readers in self._confirmed)
 
-    def join(self, ticket: Ticket, now: float) -> None:
-        """Add a reader; the next question will be asked for it too."""
-        self._waiting.append(_Reader(ticket, now + self._timeout_seconds))
+    def join(self, ticket: Ticket, now: float, *, applied: bool = True) -> None:
+        """Add a reader; the next question will be asked for it too.
+
+        ``applied``: whether it wants more than an answer: that what is answered is applied here.
+        """
+        self._waiting.append(_Reader(ticket, now + self._timeout_seconds, applied))
 
     def ask(self, now: float) -> bytes | None:
         """Return the id to ask with now; None if there is no need to, or nobody to ask.
@@ -122,14 +126,20 @@ class ReadQueue(Generic[Ticket]):
         return self._new_question(now) if self._positions and self._leader != NOBODY else None
 
     def answered(self, context: bytes, index: int) -> None:
-        """Note the read index that came in answer to a question; strangers are ignored."""
+        """Note the read index that came in answer to a question; strangers are ignored.
+
+        Whom it lets go on, :meth:`applied` tells.
+        """
         position = self._positions.get(context)
         if position is None:
             return
         self._forget_questions_up_to(position)
         covered = position - self._released
         if covered > 0:
-            self._confirmed.append((index, list(self._take(covered))))
+            readers = list(self._take(covered))
+            for wanted, wants_applied in ((0, False), (index, True)):
+                those = [reader for reader in readers if reader.wants_applied is wants_applied]
+                self._confirmed.append((wanted, those))
 
     def applied(self, index: int) -> list[Ticket]:
         """Return who may read, now that the member has applied all entries up to `index`."""
@@ -257,30 +267,40 @@ class Reads:
 
         Raises ``Refused``: LEADER_CHANGED, TIMEOUT, TIMEOUT_APPLIED_INDEX, STOPPED.
         """
-        if self._decides_alone():
-            return
+        if not (self._is_alone() and self._has_applied_all()):
+            await self._answer(applied=True)
+
+    async def confirmation(self) -> None:
+        """Return when a quorum has followed the leader at some time after the call.
+
+        For whom the answer itself is news, not what it says: unlike :meth:`barrier`, it does not
+        wait for an applier that lags. Raises ``Refused``: LEADER_CHANGED, TIMEOUT, STOPPED.
+        """
+        if not self._is_alone():
+            await self._answer(applied=False)
+
+    async def _answer(self, *, applied: bool) -> None:
+        """Wait for the answer to the next question, and perhaps for the applier."""
         if self._is_stopped:
             raise Refused(STOPPED)
         ticket: asyncio.Future[None] = self._loop.create_future()
-        self._queue.join(ticket, self._clock())
+        self._queue.join(ticket, self._clock(), applied=applied)
         if not self._wants_to_ask:
             self._wants_to_ask = True
             self._wake()
         await ticket
 
-    def _decides_alone(self) -> bool:
-        """Whether nothing can be committed that this member has not applied.
+    def _is_alone(self) -> bool:
+        """Whether this member leads, and is a quorum by itself."""
+        return self._core.leader == self._core.id and self._core.is_sole_voter
 
-        So it is where nobody else votes, and with an entry of its own term it knows that whatever
-        its log held before is committed, too.
+    def _has_applied_all(self) -> bool:
+        """Whether a member that is alone has applied whatever is committed.
+
+        With an entry of its own term it knows that whatever its log held before is committed, too.
         """
         core, applier = self._core, self._applier
-        return (
-            core.leader == core.id
-            and core.is_sole_voter
-            and applier.term == core.term
-            and applier.index >= core.commit_index
-        )
+        return applier.term == core.term and applier.index >= core.commit_index
 
     # What the driver of consensus tells
 

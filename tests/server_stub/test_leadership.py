@@ -148,14 +148,14 @@ class FakeConsensus:
     def __init__(self) -> None:
         self.leader, self.term, self.index, self.commit_index = 0, 1, 0, 0
         self.applied_term = 1
-        self.barriers = 0
+        self.confirmations = 0
         self.refusal: Refusal | None = None
-        self.in_barrier: list[Any] = []
+        self.in_confirmation: list[Any] = []
         self.told: list[int | str] = []
 
-    async def barrier(self) -> None:
-        self.barriers += 1
-        for action in self.in_barrier:
+    async def confirmation(self) -> None:
+        self.confirmations += 1
+        for action in self.in_confirmation:
             action()
         await asyncio.sleep(0)
         if self.refusal is not None:
@@ -248,16 +248,16 @@ async def test_the_same_leader_of_a_later_term_is_another(bench: Bench) -> None:
 async def test_a_punctual_leader_needs_no_proof(bench: Bench) -> None:
     bench.take_office()
     await bench.leadership.prove()
-    assert bench.consensus.barriers == 0
+    assert bench.consensus.confirmations == 0
 
 
 async def test_one_proof_does_for_an_election_timeout(bench: Bench) -> None:
     bench.take_office()
-    for asked_at, barriers in [(5.0, 1), (5.5, 1), (6.0, 1), (6.5, 2), (7.5, 2), (7.6, 3)]:
+    for asked_at, confirmations in [(5.0, 1), (5.5, 1), (6.0, 1), (6.5, 2), (7.5, 2), (7.6, 3)]:
         bench.now = asked_at
         bench.leadership.ticked()
         await bench.leadership.prove()
-        assert bench.consensus.barriers == barriers
+        assert bench.consensus.confirmations == confirmations
     assert bench.leadership.late_heartbeats == 5
 
 
@@ -266,17 +266,17 @@ async def test_who_is_not_in_office_cannot_prove_it(bench: Bench) -> None:
     assert await refusal_of(bench.leadership.prove()) is LEADER_CHANGED
     bench.led_by(OTHER)
     assert await refusal_of(bench.leadership.prove()) is LEADER_CHANGED
-    assert bench.consensus.barriers == 0
+    assert bench.consensus.confirmations == 0
 
 
 async def test_a_leader_that_was_stopped_proves_itself_once(bench: Bench) -> None:
     bench.take_office()
     bench.now = 5.0
     await bench.leadership.prove()
-    assert bench.consensus.barriers == 1
+    assert bench.consensus.confirmations == 1
     bench.leadership.ticked()
     await bench.leadership.prove()
-    assert bench.consensus.barriers == 1
+    assert bench.consensus.confirmations == 1
 
 
 async def test_a_proof_that_was_asked_before_a_stop_does_not_do(bench: Bench) -> None:
@@ -284,13 +284,13 @@ async def test_a_proof_that_was_asked_before_a_stop_does_not_do(bench: Bench) ->
     bench.now = 5.0
 
     def stop() -> None:
-        bench.consensus.in_barrier.clear()
+        bench.consensus.in_confirmation.clear()
         bench.now = 9.0
         bench.leadership.ticked()
 
-    bench.consensus.in_barrier.append(stop)
+    bench.consensus.in_confirmation.append(stop)
     await bench.leadership.prove()
-    assert bench.consensus.barriers == 2
+    assert bench.consensus.confirmations == 2
 
 
 @pytest.mark.parametrize("refusal", [TIMEOUT, LEADER_CHANGED])
@@ -311,7 +311,7 @@ async def test_a_change_during_the_proof(bench: Bench, successors: list[int]) ->
             bench.led_by(leader)
         bench.apply_term()
 
-    bench.consensus.in_barrier.append(change)
+    bench.consensus.in_confirmation.append(change)
     assert await refusal_of(bench.leadership.prove()) is LEADER_CHANGED
 
 

@@ -65,7 +65,7 @@ class Member:
         )
         self.answers = Answers()
         self.duties.answer_others(self.answers)
-        self.barriers = 0
+        self.confirmations = 0
         self.refusal: Refusal | None = None
         self.refusal_of_proposals: Refusal | None = None
         self.proposed: list[InternalRaftRequest] = []
@@ -74,8 +74,8 @@ class Member:
     def clock(self) -> float:
         return self.cluster.now
 
-    async def barrier(self) -> None:
-        self.barriers += 1
+    async def confirmation(self) -> None:
+        self.confirmations += 1
         if self.refusal is not None:
             raise Refused(self.refusal)
 
@@ -384,7 +384,7 @@ async def test_a_leader_with_nothing_to_do_asks_nothing(cluster: Cluster, scans:
     running = asyncio.create_task(cluster[1].duties.run())
     await turns(50)
     running.cancel()
-    assert cluster[1].barriers == 0
+    assert cluster[1].confirmations == 0
 
 
 async def test_a_leader_that_was_stopped_revokes_nothing_before_it_proves_itself(
@@ -395,7 +395,7 @@ async def test_a_leader_that_was_stopped_revokes_nothing_before_it_proves_itself
     cluster.now += 90
     running = asyncio.create_task(leader.duties.run())
     await turns(50)
-    assert leader.barriers > 0
+    assert leader.confirmations > 0
     assert leader.proposed == []
     leader.refusal = None
     async with asyncio.timeout(PATIENCE_SECONDS):

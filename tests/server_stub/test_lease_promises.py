@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from random import Random
 from typing import Any
@@ -27,7 +28,7 @@ TIMEOUT_SECONDS = 7.0
 
 
 class Member:
-    """A real core and real leases, which save and apply in no time."""
+    """A real core and real leases, which save in no time, and apply as late as they are told to."""
 
     def __init__(self, number: int, seed: int, clock: Callable[[], float]) -> None:
         self.core = Raft(
@@ -39,6 +40,11 @@ class Member:
         )
         self.index = self.term = 0
         """Of the last entry that was applied."""
+        self.lag_seconds = 0.0
+        """How long after it was committed an entry is applied."""
+        self._clock = clock
+        self._to_apply: deque[tuple[float, raftpb.Entry]] = deque()
+        """What is committed, and since when."""
         self.lessor = Lessor(TTL_SECONDS)
         self.lessor.grant(LEASE, TTL_SECONDS, 0.0)
         tenure = Tenure(
@@ -80,6 +86,9 @@ class Member:
             messages += self.core.messages()
         for entry in self.core.committed(100):
             self.core.applied(entry.Index)
+            self._to_apply.append((self._clock(), entry))
+        while self._to_apply and self._to_apply[0][0] + self.lag_seconds <= self._clock():
+            _, entry = self._to_apply.popleft()
             self.index, self.term = entry.Index, entry.Term
         self.leadership.applied()
         self.reads.applied()
@@ -101,6 +110,8 @@ class World:
         }
         self.tick_seconds = dict.fromkeys(self.members, HEARTBEAT_SECONDS)
         self.answers_take_seconds = 0.0
+        self.is_written_to = False
+        """Whether other clients have the first member propose something with every tick."""
         self.is_cut_off = False
         """Whether nothing leaves the first member any more, or reaches it that is sent now."""
         self.promised = 0.0
@@ -118,6 +129,8 @@ class World:
                 if at <= now:
                     self._next_tick[number] = now + self.tick_seconds[number]
                     self.members[number].tick()
+            if self.is_written_to:
+                self.members[FIRST].core.propose(b"")
             await self.settle()
 
     async def settle(self) -> None:
@@ -245,6 +258,24 @@ async def test_a_leader_that_was_stopped(make: Make) -> None:
     world.members[FIRST].tick()
     await world.settle()
     assert world.promised <= end
+
+
+@pytest.mark.parametrize("lag_seconds", [0.5, 1.5, 30.0])
+async def test_a_leader_that_applies_late_renews_in_time(make: Make, lag_seconds: float) -> None:
+    """What it has yet to apply tells nothing of whether it leads."""
+    world = await make(0)
+    world.is_written_to = True
+    await world.pass_time_until(2.0)
+    first = world.members[FIRST]
+    first.lag_seconds = lag_seconds
+    for second in range(3, 20):
+        await world.pass_time_until(second)
+        assert first.index < first.core.commit_index
+        assert world.promised >= second - HEARTBEAT_SECONDS + TTL_SECONDS - ELECTION_SECONDS
+        assert not first.lessor.has_expired(LEASE, world.now)
+    world.is_written_to = False
+    world.is_cut_off = True
+    assert await world.lease_ends() >= world.promised
 
 
 @pytest.mark.parametrize("tick_seconds", [0.1, 0.29, 0.5])

@@ -121,6 +121,26 @@ async def test_the_only_voter_waits_where_it_must(bench: Bench, fact: str, value
     assert not run_once(bench.reads.barrier())
 
 
+async def test_the_only_voter_needs_no_confirmation_however_late_it_applies(bench: Bench) -> None:
+    bench.core.commit_index = 10
+    assert not run_once(bench.reads.confirmation())
+    bench.core.is_sole_voter = True
+    assert run_once(bench.reads.confirmation())
+    bench.core.leader = 2
+    assert not run_once(bench.reads.confirmation())
+
+
+async def test_a_confirmation_does_not_wait_for_the_applier(bench: Bench) -> None:
+    read, confirmation = bench.read(), asyncio.create_task(bench.reads.confirmation())
+    bench.answer(await bench.asked(), 3)
+    assert await outcome(confirmation) is None
+    assert not read.done()
+    assert len(bench.core.asked) == 1, "they share the question"
+    bench.applier.index = 3
+    bench.reads.applied()
+    assert await outcome(read) is None
+
+
 async def test_reads_of_one_turn_share_a_question(bench: Bench) -> None:
     reads = [bench.read() for _ in range(50)]
     context = await bench.asked()

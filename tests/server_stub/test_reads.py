@@ -99,6 +99,20 @@ def test_answers_of_strangers_release_nobody(queue: ReadQueue[str]) -> None:
     assert len(queue) == 1
 
 
+def test_who_wants_no_more_than_an_answer_waits_for_no_applier(queue: ReadQueue[str]) -> None:
+    join(queue, "a")
+    queue.join("confirmed", 0.0, applied=False)
+    join(queue, "b")
+    context = asked(queue, 0.0)
+    queue.join("late", 0.1, applied=False)
+    assert queue.applied(99) == [], "but for an answer"
+    queue.answered(context, 5)
+    assert queue.applied(4) == ["confirmed"]
+    assert queue.applied(5) == ["a", "b"]
+    queue.answered(asked(queue, 0.2), 6)
+    assert queue.applied(5) == ["late"]
+
+
 def test_a_question_is_repeated_only_when_it_is_overdue(queue: ReadQueue[str]) -> None:
     join(queue, "a")
     asked(queue, 0.0)
@@ -216,7 +230,9 @@ def test_ids_go_round(queue: ReadQueue[str]) -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["join", "ask", "answer", "apply", "lead", "expire", "again", "write"]),
+        st.sampled_from(
+            ["join", "confirm", "ask", "answer", "apply", "lead", "expire", "again", "write"]
+        ),
         st.integers(0, 5),
     ),
     max_size=60,
@@ -229,13 +245,15 @@ def test_no_sequence_of_events_makes_a_stale_read(steps: list[tuple[str, int]]) 
     """Against a cluster that is one number: how much was acknowledged by now.
 
     A question is noted with a number not below what was acknowledged when it was asked, and may be
-    answered at any time later, more than once, in any order, across changes of leader.
+    answered at any time later, more than once, in any order, across changes of leader. Those who
+    want no more than an answer must see nothing, but it must be to a question after they came.
     """
     queue: ReadQueue[int] = ReadQueue(7, timeout_seconds=TIMEOUT_SECONDS)
     queue.led_by(1)
     now, acknowledged = 0.0, 0
     must_see: list[int] = []
-    answers: list[tuple[bytes, int]] = []
+    answers: list[tuple[bytes, int, int]] = []
+    """Question, what was acknowledged by then, how many had come by then."""
     left: set[int] = set()
 
     def leave(readers: list[int]) -> None:
@@ -248,12 +266,19 @@ def test_no_sequence_of_events_makes_a_stale_read(steps: list[tuple[str, int]]) 
             case "join":
                 queue.join(len(must_see), now)
                 must_see.append(acknowledged)
+            case "confirm":
+                queue.join(len(must_see), now, applied=False)
+                must_see.append(0)
             case "ask" | "again":
                 context = queue.ask(now) if step == "ask" else queue.ask_again(now)
                 if context is not None:
-                    answers.append((context, acknowledged))
+                    answers.append((context, acknowledged, len(must_see)))
             case "answer" if answers:
-                queue.answered(*answers[number % len(answers)])
+                context, index, came = answers[number % len(answers)]
+                queue.answered(context, index)
+                ready = queue.applied(0)
+                leave(ready)
+                assert all(must_see[reader] == 0 and reader < came for reader in ready)
             case "apply":
                 ready = queue.applied(number)
                 leave(ready)
