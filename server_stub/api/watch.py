@@ -104,8 +104,10 @@ class _Stream:
         async for request in requests:
             match request.WhichOneof("request_union"):
                 case "create_request":
+                    await self._progress_told()
                     self._create(request.create_request)
                 case "cancel_request":
+                    await self._progress_told()
                     self._cancel(request.cancel_request)
                 case "progress_request":
                     self._progress_asked += 1
@@ -116,6 +118,15 @@ class _Stream:
             while len(self._answers) + self._progress_asked >= MAX_UNREAD_REPLIES:
                 self._was_read.clear()
                 await self._was_read.wait()
+
+    async def _progress_told(self) -> None:
+        """Wait until who asked for progress is answered, before the watches are other ones.
+
+        A watch that is created now may have a past to be told, and then there is no progress.
+        """
+        while self._progress_asked:
+            self._was_read.clear()
+            await self._was_read.wait()
 
     def _create(self, request: WatchCreateRequest) -> None:
         reply = WatchResponse(created=True)

@@ -168,6 +168,29 @@ async def test_progress_of_no_watch_is_nothing(served: Served, stream: Stream) -
     assert (await create(stream)).created
 
 
+async def test_progress_is_that_of_the_watches_that_were_there_when_it_was_asked_for(
+    served: Served, stream: Stream
+) -> None:
+    """Whatever the client asks for in the same breath."""
+    await create(stream)
+    revision = await served.put(b"past")
+    stream.send(progress_request={})
+    stream.send(create_request={"key": b"past", "start_revision": revision})
+    notice, created = await stream.next(), await stream.next()
+    assert (notice.watch_id, notice.header.revision) == (-1, revision)
+    assert (created.created, created.watch_id) == (True, 1)
+    assert told(await stream.next()) == [(Event.PUT, b"past", b"")]
+    stream.send(progress_request={})
+    stream.send(cancel_request={"watch_id": 0})
+    stream.send(cancel_request={"watch_id": 1})
+    replies = [await stream.next() for _ in range(3)]
+    assert [(reply.watch_id, reply.canceled) for reply in replies] == [
+        (-1, False),
+        (0, True),
+        (1, True),
+    ]
+
+
 async def test_every_request_for_progress_is_answered_and_few_looks_are_taken(
     served: Served, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
