@@ -52,19 +52,51 @@ SNAPSHOTS_AT_A_TIME: Final = 3
 """Each takes as much of the disk as the store, beside the log; a full disk stops the member."""
 STALLED_SECONDS: Final = 60.0
 """How long a client may leave a piece of its snapshot untaken."""
+LEAST_BYTES_PER_SECOND: Final = 100 * 1024
+"""How fast it must take the whole, its stalls included that are more than that one."""
+WAIT_SECONDS: Final = 120.0
+"""How long a call waits for one of the others to end: more than a client that is gone takes."""
 NOT_TAKEN: Final = Refusal(
     Code.RESOURCE_EXHAUSTED, "etcdserver: the snapshot was dropped, as it was not taken for long"
+)
+TOO_MANY_SNAPSHOTS: Final = Refusal(
+    Code.RESOURCE_EXHAUSTED, "etcdserver: too many snapshots are being sent, try again later"
 )
 NO_DOWNGRADES: Final = Refusal(Code.UNIMPLEMENTED, "etcdserver: downgrade is not supported")
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 
 
+class Allowance:
+    """How long a client may leave the next piece of its snapshot untaken.
+
+    A stall uses it up, and what is taken fills it again, at the least rate. So a client that is as
+    fast as that may stall now and then; one that takes a piece just before each stall is too long
+    may not.
+    """
+
+    def __init__(self, stalled_seconds: float) -> None:
+        self.seconds = stalled_seconds
+        self._most_seconds = stalled_seconds
+
+    def taken(self, size_bytes: int, waited_seconds: float) -> None:
+        """Note that a piece was taken, and how long it had waited for that."""
+        earned_seconds = size_bytes / LEAST_BYTES_PER_SECOND
+        self.seconds = min(self.seconds - waited_seconds + earned_seconds, self._most_seconds)
+
+
 class Maintenance:
     """Looking after a member."""
 
-    def __init__(self, member: Member, *, stalled_seconds: float = STALLED_SECONDS) -> None:
+    def __init__(
+        self,
+        member: Member,
+        *,
+        stalled_seconds: float = STALLED_SECONDS,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
         self._member = member
         self._stalled_seconds = stalled_seconds
+        self._wait_seconds = wait_seconds
         self._snapshots = asyncio.Semaphore(SNAPSHOTS_AT_A_TIME)
 
     def methods(self) -> tuple[Method, ...]:
@@ -146,10 +178,16 @@ class Maintenance:
         """Send a consistent copy of the backend, and its SHA-256 as the last 32 bytes.
 
         The copy is a file, and stays for as long as the client takes. So there are only so many:
-        further calls wait for their turn, and who takes nothing for long loses the copy.
+        further calls wait for their turn, but not for ever, and who takes nothing for long, or all
+        too slowly, loses the copy.
         """
         loop = asyncio.get_running_loop()
-        await self._snapshots.acquire()
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await self._snapshots.acquire()
+        except TimeoutError:
+            raise Refused(TOO_MANY_SNAPSHOTS) from None
+        allowance = Allowance(self._stalled_seconds)
         with ExitStack() as copy:
             copy.callback(self._snapshots.release)
             path = await self._copy_of_backend()
@@ -159,11 +197,13 @@ class Maintenance:
             file.seek(0)
             async for reply in _blobs(file, left_bytes):
                 self._member.fill_header(reply.header)
-                stalled = loop.call_later(self._stalled_seconds, copy.close)
+                offered_at = loop.time()
+                stalled = loop.call_later(allowance.seconds, copy.close)
                 try:
                     yield reply
                 finally:
                     stalled.cancel()
+                allowance.taken(len(reply.blob), loop.time() - offered_at)
 
     async def _copy_of_backend(self) -> Path:
         """Make a file with all that is applied by now; the caller deletes it."""

@@ -28,8 +28,13 @@ from etcd_pinwheel.protos.errors import (
 from etcd_pinwheel.protos.etcdserverpb import CORRUPT, NOSPACE, Member
 from etcd_pinwheel.server_stub.api.call import Call
 from etcd_pinwheel.server_stub.api.maintenance import (
+    BLOB_BYTES,
+    LEAST_BYTES_PER_SECOND,
     NOT_TAKEN,
     SNAPSHOTS_AT_A_TIME,
+    STALLED_SECONDS,
+    TOO_MANY_SNAPSHOTS,
+    Allowance,
     Maintenance,
 )
 from etcd_pinwheel.server_stub.version import SERVER_VERSION
@@ -194,6 +199,66 @@ async def test_who_does_not_take_a_snapshot_loses_it(served: Served) -> None:
         with pytest.raises(Refused) as caught:
             await anext(stream)
         assert caught.value.refusal is NOT_TAKEN
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_second", "is_taken"),
+    [(0.9 * LEAST_BYTES_PER_SECOND, False), (1.1 * LEAST_BYTES_PER_SECOND, True)],
+)
+@pytest.mark.parametrize("pieces_at_once", [1, 16])
+def test_a_snapshot_may_be_taken_in_fits_but_not_too_slowly(
+    bytes_per_second: float, pieces_at_once: int, *, is_taken: bool
+) -> None:
+    allowance = Allowance(STALLED_SECONDS)
+    pause_seconds = pieces_at_once * BLOB_BYTES / bytes_per_second
+    seconds: list[float] = []
+    for piece in range(10_000):
+        waited_seconds = 0 if piece % pieces_at_once else pause_seconds
+        seconds.append(allowance.seconds - waited_seconds)
+        allowance.taken(BLOB_BYTES, waited_seconds)
+    assert max(seconds) <= STALLED_SECONDS
+    assert (min(seconds) > 0) is is_taken
+
+
+async def test_who_takes_a_piece_just_before_each_stall_is_too_long_loses_the_snapshot(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(100):
+        await served.put(b"k%d" % number, b"x" * 10_000)
+    loop, passed = asyncio.get_running_loop(), [0.0]
+    loop_time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: loop_time() + passed[0])
+    stream = Maintenance(served.member).Snapshot(rpcs.MAINTENANCE_SNAPSHOT.request(), Call({}))
+
+    async def piece_after(seconds: float) -> Any:
+        passed[0] += seconds
+        for _ in range(5):  # what is due by now happens
+            await asyncio.sleep(0)
+        return await anext(stream)
+
+    assert (await piece_after(0.0)).remaining_bytes > 3 * BLOB_BYTES
+    assert (await piece_after(0.9 * STALLED_SECONDS)).blob
+    with pytest.raises(Refused) as caught:
+        await piece_after(0.9 * STALLED_SECONDS)
+    assert caught.value.refusal is NOT_TAKEN
+
+
+async def test_who_waits_too_long_for_a_snapshot_is_told(served: Served) -> None:
+    maintenance = Maintenance(served.member, wait_seconds=0.0)
+
+    def asked() -> AsyncIterator[Any]:
+        return maintenance.Snapshot(rpcs.MAINTENANCE_SNAPSHOT.request(), Call({}))
+
+    streams: list[Any] = [asked() for _ in range(SNAPSHOTS_AT_A_TIME)]
+    for stream in streams:
+        await anext(stream)
+    with pytest.raises(Refused) as caught:
+        await anext(asked())
+    assert caught.value.refusal is TOO_MANY_SNAPSHOTS
+    await streams[0].aclose()
+    assert [reply async for reply in asked()][-1].remaining_bytes == 0
+    for stream in streams:
+        await stream.aclose()
 
 
 REFUSED: list[tuple[Any, dict[str, Any], Refusal]] = [
