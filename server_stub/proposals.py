@@ -43,8 +43,9 @@ log = logging.getLogger(__name__)
 
 MAX_UNAPPLIED_ENTRIES: Final = 5000
 """How far the log may run ahead of the applier before new requests are turned away."""
-MAX_UNAPPLIED_FOR_REVOKES: Final = 2 * MAX_UNAPPLIED_ENTRIES
-"""The same for what must go on, or the load gets worse: expired leases are revoked."""
+MAX_UNAPPLIED_FOR_LEASES: Final = 2 * MAX_UNAPPLIED_ENTRIES
+"""The same for what must go on, or the load gets worse: expired leases are revoked, and others are
+renewed, which takes the log where it has a checkpoint of them."""
 
 
 @dataclass(slots=True)
@@ -204,7 +205,8 @@ class Proposals:
         unapplied = self._raft.commit_index - self._applier.index
         if unapplied <= MAX_UNAPPLIED_ENTRIES:
             return
-        if unapplied > MAX_UNAPPLIED_FOR_REVOKES or not request.HasField("lease_revoke"):
+        is_for_leases = request.HasField("lease_revoke") or request.HasField("lease_checkpoint")
+        if unapplied > MAX_UNAPPLIED_FOR_LEASES or not is_for_leases:
             raise Refused(TOO_MANY_REQUESTS)
 
     # What the driver of consensus does

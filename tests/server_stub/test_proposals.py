@@ -169,18 +169,23 @@ async def test_what_a_late_caller_is_told(
 
 
 async def test_too_much_that_is_not_applied_turns_requests_away(desk: Desk) -> None:
-    revoke = InternalRaftRequest(lease_revoke={"ID": 1})
+    for_leases = [
+        InternalRaftRequest(lease_revoke={"ID": 1}),
+        InternalRaftRequest(lease_checkpoint={"checkpoints": [{"ID": 1}]}),
+    ]
     desk.core.commit_index = desk.index + MAX_UNAPPLIED_ENTRIES
     desk.put()
     desk.core.commit_index += 1
     with pytest.raises(Refused) as caught:
         desk.put()
     assert caught.value.refusal is TOO_MANY_REQUESTS
-    desk.proposals.propose(revoke)
+    for request in for_leases:
+        desk.proposals.propose(request)
     desk.core.commit_index += MAX_UNAPPLIED_ENTRIES
-    with pytest.raises(Refused) as caught:
-        desk.proposals.propose(revoke)
-    assert caught.value.refusal is TOO_MANY_REQUESTS
+    for request in for_leases:
+        with pytest.raises(Refused) as caught:
+            desk.proposals.propose(request)
+        assert caught.value.refusal is TOO_MANY_REQUESTS
 
 
 async def test_a_request_that_is_too_large(desk: Desk) -> None:
