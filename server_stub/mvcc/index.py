@@ -101,11 +101,15 @@ class Index:
         """Count the keys of a range; now is far cheaper than the past."""
         if before is not None or not end:
             return len(self.revisions(key, end, before))
-        return self.known(key, end) - len(self._deleted.keys(*_bounds(key, end)))
+        return self.known(key, end) - self.deleted(key, end)
 
     def known(self, key: bytes, end: bytes) -> int:
         """Count the keys of a range (not of one key), deleted ones included: what a walk takes."""
         return len(self._tree.keys(*_bounds(key, end)))
+
+    def deleted(self, key: bytes, end: bytes) -> int:
+        """Count those of them that do not exist now."""
+        return len(self._deleted.keys(*_bounds(key, end)))
 
     def first_revisions(
         self, key: bytes, end: bytes, before: RevisionKey | None, limit: int

@@ -22,9 +22,14 @@ from .restoring import Restored, restore
 from .revision import TOMBSTONE_MARK, RevisionKey, revision_key
 
 _KEY: Final = Bucket.KEY
+_FEW_KEYS: Final = 500
+"""So few are looked at before it is even seen what has changed."""
 _FEW_CHANGES: Final = 5_000
-_FEW_KEYS: Final = 5_000
 _FEW_BYTES: Final = 8 * 2**20
+_KEYS_A_CHANGE: Final = 40
+"""How many keys are looked at in the time in which one change is undone."""
+_BYTES_A_KEY: Final = 256
+"""How many bytes are read in the time in which one key is looked at."""
 
 
 class LeaseBook(Protocol):
@@ -234,20 +239,25 @@ class Store:
         The index counts fast only what is there now. Of a past not long gone, take that and undo
         what happened since: a client that reads page by page asks for it with every page. That
         takes the whole values of all keys that changed, so look at the keys instead if there are
-        few, or if much has changed.
+        few, or if so much has changed that it takes longer.
         """
-        if before is None or not end or self._index.known(key, end) <= _FEW_KEYS:
+        if before is None or not end:
             return self._index.count(key, end, before)
-        since = self._backend.range(_KEY, before, None, _FEW_CHANGES, _FEW_BYTES)
+        known = self._index.known(key, end)
+        if known <= _FEW_KEYS:
+            return self._index.count(key, end, before)
+        most_changes = min(known // _KEYS_A_CHANGE + 1, _FEW_CHANGES)
+        most_bytes = min(known * _BYTES_A_KEY, _FEW_BYTES)
+        since = self._backend.range(_KEY, before, None, most_changes, most_bytes)
         size_bytes = sum(len(stored_key) + len(value) for stored_key, value in since)
-        if len(since) == _FEW_CHANGES or size_bytes >= _FEW_BYTES:
+        if len(since) == most_changes or size_bytes >= most_bytes:
             return self._index.count(key, end, before)
         get = self._index.get
         changed = {KeyValue.FromString(value).key for _, value in since}
         inside = [name for name in changed if name >= key and (end == FROM_KEY or name < end)]
         then = sum(get(name, before) is not None for name in inside)
         now = sum(get(name) is not None for name in inside)
-        return self._index.count(key, end) + then - now
+        return known - self._index.deleted(key, end) + then - now
 
     def _values(self, revisions: Iterable[RevisionKey]) -> list[bytes]:
         """Return the stored values of `revisions`."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from etcd_pinwheel.server_stub.lease.lessor import Lessor
+from etcd_pinwheel.server_stub.mvcc import index as index_module
 from etcd_pinwheel.server_stub.mvcc import store as store_module
 from etcd_pinwheel.server_stub.mvcc import watchable
 from etcd_pinwheel.server_stub.mvcc.backend import PAGE_BYTES, Bucket
@@ -130,6 +132,8 @@ class TestCountsOfThePast:
     ) -> None:
         monkeypatch.setattr(store_module, "_FEW_KEYS", 2)
         monkeypatch.setattr(store_module, "_FEW_BYTES", 4 * ROW_BYTES)
+        monkeypatch.setattr(store_module, "_KEYS_A_CHANGE", 1)
+        monkeypatch.setattr(store_module, "_BYTES_A_KEY", ROW_BYTES)
         then = store.revision
         with store.write() as txn:
             txn.delete_range(b"k0", b"k3")
@@ -138,3 +142,40 @@ class TestCountsOfThePast:
         backend.ranges.clear()
         assert store.range(b"a", b"\0", revision=then, limit=1).count == 7
         assert max(backend.ranges) < 5 * ROW_BYTES
+
+    def test_the_keys_are_not_walked_for_a_few_changes(
+        self, backend: CountingBackend, store: WatchableStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A walk is counted in keys, and three changes are undone without one."""
+        for number in range(1_000):
+            put(store, b"m%04d" % number, b"v")
+        then = store.revision
+        put(store, b"m0007", b"changed")
+        put(store, b"m1234", b"new")
+        with store.write() as txn:
+            txn.delete_range(b"m0500", b"")
+        looked_at = 0
+        visible = index_module._revision_of
+
+        def counted(*args: Any) -> Any:
+            nonlocal looked_at
+            looked_at += 1
+            return visible(*args)
+
+        monkeypatch.setattr(index_module, "_revision_of", counted)
+        assert store.range(b"m", b"n", revision=then, limit=10).count == 1_000
+        assert looked_at < 50
+
+    @pytest.mark.parametrize("keys", [501, 1_000, 10_000])
+    def test_no_more_is_read_than_is_worth_a_walk(
+        self, backend: CountingBackend, store: WatchableStore, keys: int
+    ) -> None:
+        with store.write() as txn:
+            for number in range(keys):
+                txn.put(b"m%05d" % number, b"v")
+        then = store.revision
+        for number in range(3_000):
+            put(store, b"z%05d" % number, bytes(1_000))
+        backend.ranges.clear()
+        assert store.range(b"m", b"n", revision=then, limit=10).count == keys
+        assert max(backend.ranges) < 300 * keys

@@ -298,11 +298,15 @@ SEEDED = settings(
     seed=st.integers(0, 2**64),
     few=st.sampled_from([1, 4, 5_000]),
     few_keys=st.sampled_from([0, 0, 3, 5_000]),
+    keys_a_change=st.sampled_from([1, 1, 40]),
 )
-def test_in_memory(seed: int, few: int, few_keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_memory(
+    seed: int, few: int, few_keys: int, keys_a_change: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as small:
         small.setattr(store_module, "_FEW_CHANGES", few)
         small.setattr(store_module, "_FEW_KEYS", few_keys)
+        small.setattr(store_module, "_KEYS_A_CHANGE", keys_a_change)
         Program(seed, None).run(steps=60)
 
 
