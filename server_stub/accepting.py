@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -23,8 +25,20 @@ _BACKLOG: Final = 1024
 _ACCEPTED_AT_ONCE: Final = 32
 _OUT_OF_SOCKETS_SECONDS: Final = 0.1
 _COMPLAINT_SECONDS: Final = 30.0
+_RESERVED: Final = 150
+"""Descriptors kept from clients: as many as etcd keeps."""
 
 Receive = Callable[[socket.socket, str, ssl.SSLContext | None], None]
+
+
+def descriptors_for_clients() -> int:
+    """Return how many descriptors of this process, the first ones, are there for clients too.
+
+    A member that finds no descriptor for a file of its log has to stop, so the last ones are not
+    for clients; where there are few in all, the last quarter.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft - min(_RESERVED, soft // 4)
 
 
 async def bind(host: str, port: int) -> socket.socket:
@@ -47,10 +61,16 @@ async def bind(host: str, port: int) -> socket.socket:
 class Acceptor:
     """Listening sockets; whatever they accept is handed to ``receive``, and is the receiver's."""
 
-    def __init__(self, receive: Receive) -> None:
-        """``receive`` gets a socket, who called (``host:port``), and its port's TLS, if any."""
+    def __init__(self, receive: Receive, descriptors: Callable[[], int] | None = None) -> None:
+        """``receive`` gets a socket, who called (``host:port``), and its port's TLS, if any.
+
+        What is accepted with a descriptor behind the first ``descriptors()`` is closed at once.
+        The kernel gives the lowest that is free. So all of those are taken then, by whatever it
+        may be, and those behind them stay free for other uses, however many call.
+        """
         self._loop = asyncio.get_running_loop()
         self._receive = receive
+        self._descriptors = descriptors
         self._listeners: list[socket.socket] = []
         self._complaints = Complaints(log, _COMPLAINT_SECONDS, self._loop.time)
 
@@ -83,16 +103,31 @@ class Acceptor:
                 self._loop.remove_reader(listener)
                 self._loop.call_later(_OUT_OF_SOCKETS_SECONDS, self._resume, listener, tls)
                 return
+            if self._descriptors is not None and accepted.fileno() >= self._descriptors():
+                accepted.close()
+                self._complain_of_many(_text(listener.getsockname()))
+                continue
             accepted.setblocking(False)
             self._receive(accepted, _text(caller), tls)
 
+    def _complain_of_many(self, where: str) -> None:
+        text = "closed a connection at %s at once: there are too many"
+        self._complaints.say((where, "many"), text, where)
+
 
 class ProtocolServer:
-    """Gives a protocol made by ``make_protocol`` to every connection that it accepts."""
+    """Gives a protocol made by ``make_protocol`` to every connection that it accepts.
 
-    def __init__(self, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+    It accepts those whose descriptor is among the first ``descriptors()``, see :class:`Acceptor`.
+    """
+
+    def __init__(
+        self,
+        make_protocol: Callable[[], asyncio.Protocol],
+        descriptors: Callable[[], int] | None = None,
+    ) -> None:
         self._make_protocol = make_protocol
-        self._acceptor = Acceptor(self._receive)
+        self._acceptor = Acceptor(self._receive, descriptors)
         self._arriving: dict[asyncio.Task[None], socket.socket] = {}
         self._is_closed = False
 

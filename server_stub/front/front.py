@@ -6,7 +6,7 @@ import asyncio
 import ssl as tls
 from collections.abc import Mapping
 
-from ..accepting import ProtocolServer, bind
+from ..accepting import ProtocolServer, bind, descriptors_for_clients
 from ..api.call import HttpHandler, Method
 from .connection import UnknownConnection
 from .limits import Limits
@@ -27,7 +27,9 @@ class Front:
         limits: Limits | None = None,
     ) -> None:
         self._serving = Serving(methods, routes or {}, limits or Limits())
-        self._server = ProtocolServer(lambda: UnknownConnection(self._serving))
+        self._server = ProtocolServer(
+            lambda: UnknownConnection(self._serving), descriptors_for_clients
+        )
 
     async def listen(
         self, host: str, port: int, ssl: tls.SSLContext | None = None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import socket
 import ssl
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,12 @@ from certificates import sign
 from inprocess.served import PATIENCE_SECONDS, until
 from inprocess.sockets import caller, is_over, nothing_left_open
 
-from etcd_pinwheel.server_stub.accepting import Acceptor, ProtocolServer, bind
+from etcd_pinwheel.server_stub.accepting import (
+    Acceptor,
+    ProtocolServer,
+    bind,
+    descriptors_for_clients,
+)
 
 
 class Noted(asyncio.Protocol):
@@ -102,3 +109,51 @@ async def test_out_of_sockets(caplog: pytest.LogCaptureFixture) -> None:
     acceptor.close()
     for each in (waiting, *received):
         each.close()
+
+
+async def test_the_last_descriptors_are_not_for_connections(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Who comes too late is turned away; who comes when somebody has gone is not."""
+    connected: set[Noted] = set()
+    allowed = 0
+    server = ProtocolServer(lambda: Noted(connected), lambda: allowed)
+    listener = await bind("127.0.0.1", 0)
+    host, port = listener.getsockname()
+    with nothing_left_open():
+        callers = [caller((host, port)) for _ in range(100)]  # more than one turn accepts
+        allowed = next_descriptors(3)[-1] + 1
+        server.serve(listener)
+        for each in callers[3:]:
+            assert await is_over(each)
+        await until(lambda: len(connected) == 3)
+        assert caplog.messages == [
+            f"closed a connection at {host}:{port} at once: there are too many"
+        ]
+        callers.pop(0).close()
+        await until(lambda: len(connected) == 2)
+        callers.append(caller((host, port)))
+        await until(lambda: len(connected) == 3)
+        await server.close()
+        for each in callers:
+            each.close()
+        await until(lambda: not connected)
+
+
+def next_descriptors(count: int) -> list[int]:
+    """Return the numbers that this process is given next."""
+    given = [os.dup(0) for _ in range(count)]
+    for each in given:
+        os.close(each)
+    return given
+
+
+@pytest.mark.parametrize(
+    ("limit", "for_clients"),
+    [(65536, 65386), (1024, 874), (600, 450), (256, 192), (80, 60), (resource.RLIM_INFINITY, None)],
+)
+def test_how_many_descriptors_are_for_clients(
+    limit: int, for_clients: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert descriptors_for_clients() == (sys.maxsize if for_clients is None else for_clients)
