@@ -23,8 +23,6 @@ class Known(Protocol):
 
     @property
     def match(self) -> int: ...
-    @property
-    def recent_active(self) -> bool: ...
 
 
 class Log(Protocol):
@@ -43,6 +41,7 @@ class Core(Protocol):
     def progress(self) -> Mapping[int, Known]: ...
     @property
     def log(self) -> Log: ...
+    def hears(self, member: int) -> bool: ...
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -90,7 +89,7 @@ class LearnerDuties:
             return None
         learners = {each.id for each in self._membership.cluster.members if each.is_learner}
         standings = [
-            Standing(member, member in learners, known.match, known.recent_active)
+            Standing(member, member in learners, known.match, self._core.hears(member))
             for member, known in self._core.progress.items()
         ]
         return self._care.look(self._own_id, standings, self._core.log.last_index, self._clock())

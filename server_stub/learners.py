@@ -41,7 +41,7 @@ class Standing:
     match: int
     """The last entry that it is known to have."""
     is_heard: bool
-    """Whether it was heard of within the last election timeout or so."""
+    """Whether it was heard of within the last election timeout."""
 
 
 @dataclass(frozen=True, slots=True)

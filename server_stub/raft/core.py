@@ -66,6 +66,7 @@ class Raft(Node):
 
     def tick(self) -> None:
         """Let one tick of time pass."""
+        self.ticks += 1
         self._offers_commit = True
         if self.role is Role.LEADER:
             election.tick_leader(self)
@@ -304,6 +305,17 @@ class Raft(Node):
     def is_learner(self) -> bool:
         """Whether this member only learns, as far as it knows."""
         return self.id in self.configuration.learners
+
+    def hears(self, member: int) -> bool:
+        """Whether this leader has heard of `member` in as many ticks as an election timeout has.
+
+        Unlike what the quorum is checked by, which begins anew each time, this may be asked at
+        any moment: whoever answers heartbeats is heard, however late its answers are.
+        """
+        progress = self.progress.get(member)
+        if progress is None or progress.heard_tick is None:
+            return False
+        return self.ticks - progress.heard_tick < self.config.election_ticks
 
     def config_state(self) -> raftpb.ConfState:
         """Return the membership in force."""

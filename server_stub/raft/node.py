@@ -98,6 +98,8 @@ class Node:
         self.snapshot = snapshot
         self._random = random
 
+        self.ticks = 0
+        """All that have passed."""
         self.election_elapsed = 0
         """Ticks since the leader was heard of (leading: since the quorum was checked)."""
         self.election_timeout = 0

@@ -72,6 +72,7 @@ class Progress:
     """
 
     __slots__ = (
+        "heard_tick",
         "inflights",
         "is_learner",
         "match",
@@ -94,6 +95,8 @@ class Progress:
         self.is_learner = is_learner
         self.recent_active = False
         """Whether it was heard of since the last check of the quorum."""
+        self.heard_tick: int | None = None
+        """The leader's tick in which it was last heard of; None: never, by this leader."""
         self.paused = False
         """Whether appends wait for a heartbeat's answer: one probe is out, or the window full."""
         self.pending_snapshot = 0
@@ -108,6 +111,11 @@ class Progress:
     def is_paused(self) -> bool:
         """Whether it may be sent no append just now."""
         return self.paused or self.state is State.SNAPSHOT
+
+    def heard(self, tick: int) -> None:
+        """Note a sign of life."""
+        self.recent_active = True
+        self.heard_tick = tick
 
     def _become(self, state: State) -> None:
         self.state = state

@@ -112,7 +112,7 @@ def send_snapshot(node: Node, member: int, progress: Progress) -> bool:
 def on_append_response(node: Node, message: Message) -> None:
     """Take a member's answer to an append or a snapshot."""
     progress = node.progress[message.sender]
-    progress.recent_active = True
+    progress.heard(node.ticks)
     if message.index > node.log.last_index:
         node.refused += 1  # of what was never sent
     elif message.reject:
@@ -181,7 +181,7 @@ def maybe_commit(node: Node, news: Progress | None = None) -> bool:
 def on_heartbeat_response(node: Node, message: Message) -> None:
     """Take a sign of life; feed the member again if it lacks something or was lost sight of."""
     progress = node.progress[message.sender]
-    progress.recent_active = True
+    progress.heard(node.ticks)
     progress.paused = False
     if progress.match < node.log.last_index or progress.state is State.PROBE:
         # With the window full this append is empty; if all in the window was lost, its rejection

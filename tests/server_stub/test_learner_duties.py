@@ -20,9 +20,9 @@ from etcd_pinwheel.server_stub.storage.memory import MemoryBackend
 
 
 class Known:
-    def __init__(self, match: int, *, recent_active: bool = True) -> None:
+    def __init__(self, match: int, *, is_heard: bool = True) -> None:
         self.match = match
-        self.recent_active = recent_active
+        self.is_heard = is_heard
 
 
 class Log:
@@ -35,6 +35,9 @@ class Core:
 
     def __init__(self) -> None:
         self.progress: Mapping[int, Known] = {1: Known(2000), 2: Known(2000), 3: Known(1500)}
+
+    def hears(self, member: int) -> bool:
+        return self.progress[member].is_heard
 
 
 class Asked:
@@ -89,7 +92,7 @@ def test_a_leader_sees_who_keeps_up() -> None:
 
 
 @pytest.mark.parametrize(
-    "known", [Known(999), Known(1500, recent_active=False)], ids=["far behind", "not heard of"]
+    "known", [Known(999), Known(1500, is_heard=False)], ids=["far behind", "not heard of"]
 )
 def test_a_leader_sees_who_does_not(known: Known) -> None:
     site = Site(**ON)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from group import ELECTION_TICKS, Group, core, elected
+from group import ELECTION_TICKS, Group, ack, core, elected, heartbeat_answer
 
 from etcd_pinwheel.protos import raftpb
 from etcd_pinwheel.server_stub.raft.core import Role
@@ -26,6 +26,26 @@ def test_a_leader_with_an_active_quorum_stays() -> None:
     group.tick_all(5 * ELECTION_TICKS)
     assert group[1].role is Role.LEADER
     assert group[1].term == 1
+
+
+def test_a_leader_hears_of_members_although_the_quorum_was_just_checked() -> None:
+    """Each tick is a heartbeat, and at each the answers to the one before are still to come."""
+    leader = elected(core())
+    assert not leader.hears(2), "not yet, as a leader"
+    heartbeat_answer(leader, 2)
+    for _ in range(3 * ELECTION_TICKS):
+        leader.tick()
+        assert leader.hears(2)
+        assert not leader.hears(3)
+        heartbeat_answer(leader, 2)
+    heard = []
+    for _ in range(ELECTION_TICKS):
+        leader.tick()
+        heard.append(leader.hears(2))
+    assert heard == [True] * (ELECTION_TICKS - 1) + [False]
+    ack(leader, 2, 1)
+    assert leader.hears(2)
+    assert not leader.hears(404)
 
 
 @pytest.mark.parametrize("pre_vote", [False, True])
