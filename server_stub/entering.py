@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from ..protos import membershippb
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Sleep = Callable[[float], Awaitable[None]]
+
+RETRY_SECONDS: Final = 0.1
+"""Between two tries to tell who this is; a member that is behind is refused at once."""
 _POLL_SECONDS: Final = 0.005
 
 
@@ -54,10 +59,10 @@ async def _connected(member: Member, others: list[int], wanted: int) -> None:
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def publish(member: Member) -> None:
+async def publish(member: Member, sleep: Sleep = asyncio.sleep) -> None:
     """Tell the cluster a member's name and URLs; try until it is applied.
 
-    Raises ``Refused(STOPPED)``.
+    `sleep` waits between two tries. Raises ``Refused(STOPPED)``.
     """
     attributes = membershippb.Attributes(
         name=member.settings.name, client_urls=member.settings.advertise_client_urls
@@ -73,6 +78,7 @@ async def publish(member: Member) -> None:
             if refused.refusal is STOPPED:
                 raise
             log.warning("cannot tell the cluster who this is: %s; trying again", refused)
+        await sleep(RETRY_SECONDS)  # a refusal may come without any wait: let the log be applied
 
 
 async def set_cluster_version(member: Member) -> None:
