@@ -82,6 +82,7 @@ def boot(
             opened = _make_log(settings, data_dir, first)
             undoing.callback(opened[0].close)
         else:
+            data_dir.hold_log()
             marks = valid_snapshots(data_dir.wal_path)
             finish_installation(data_dir.snap_path, marks)
         backend = LmdbBackend(
@@ -117,6 +118,9 @@ def _make_log(
     """Make the log of a first start: a founder's begins with its fellows, a joiner's is empty."""
     if data_dir.store_path.exists():
         raise DataDirError(data_dir.wal_path, "the log is missing; the store alone is not it")
+    data_dir.hold_log()
+    if data_dir.has_wal:
+        raise DataDirError(data_dir.wal_path, "another process has made a log there")
     metadata = first.cluster.metadata(first.own_id)
     entries = first.cluster.bootstrap_entries() if first.is_founding else []
     if len(entries) > 1:

@@ -15,6 +15,7 @@ import fcntl
 import os
 import struct
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
 
@@ -38,29 +39,38 @@ class DataDirError(Exception):
 
 
 class DataDir:
-    """A data directory, held by this process until ``close``.
+    """A data directory and its log's, held by this process until ``close``.
 
-    The lock is on the directory itself, so it leaves no file behind, and it goes with the process
-    however that ends.
+    The locks are on the directories themselves, so they leave no file behind, and they go with the
+    process however that ends. The log has one of its own, for it may be anywhere: another data
+    directory's member must not write to it.
     """
 
-    def __init__(self, path: Path, wal_path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, wal_path: Path) -> None:
+        """Lock the directory at `path`, which is there. Raises ``DataDirError``."""
         self.path = path
         self.wal_path = wal_path
-        self._descriptor = descriptor
+        self._locks = ExitStack()
+        self._holds_log = False
+        self._hold(path)
 
     @classmethod
     def open(cls, path: Path, wal_path: Path | None = None) -> Self:
         """Make or take over the directory at ``path``; raises ``DataDirError``.
 
-        ``wal_path`` is where the log is kept if not inside.
+        ``wal_path`` is where the log is kept if not inside; it is held as well if it is there, and
+        else from :meth:`hold_log` on.
         """
         wal_path = wal_path if wal_path is not None else path / "member" / "wal"
         _make(path)
-        directory = cls(path, wal_path, _lock(path))
+        directory = cls(path, wal_path)
         try:
             _refuse_foreign(path, wal_path)
-            for inner in (path / "member", directory.snap_path, wal_path.parent):
+            if wal_path.resolve() in {each.resolve() for each in (path, *directory._own_paths)}:
+                raise DataDirError(wal_path, "the log needs a directory of its own")
+            if wal_path.is_dir():
+                directory.hold_log()
+            for inner in (*directory._own_paths, wal_path.parent):
                 _make(inner)
             for written in {directory.snap_path, wal_path.parent, *_existing(wal_path)}:
                 _probe_writable(written)
@@ -69,10 +79,27 @@ class DataDir:
             raise
         return directory
 
+    def hold_log(self) -> None:
+        """See that nobody else has the log, of which there may be only the place as yet.
+
+        To be called before the log is made or read. Raises ``DataDirError``.
+        """
+        if not self._holds_log:
+            _make(self.wal_path)
+            self._hold(self.wal_path)
+            self._holds_log = True
+
+    def _hold(self, path: Path) -> None:
+        self._locks.callback(os.close, _lock(path))
+
     @property
     def snap_path(self) -> Path:
         """Where snapshots and the store are."""
         return self.path / "member" / "snap"
+
+    @property
+    def _own_paths(self) -> tuple[Path, ...]:
+        return self.path / "member", self.snap_path
 
     @property
     def store_path(self) -> Path:
@@ -104,9 +131,7 @@ class DataDir:
 
     def close(self) -> None:
         """Let go of the directory; again is harmless."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._locks.close()
 
 
 def _existing(path: Path) -> tuple[Path, ...]:

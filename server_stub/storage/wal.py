@@ -8,7 +8,6 @@ reader reads etcd's. See :mod:`.record` for the framing, :mod:`.segment` for the
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -99,15 +98,16 @@ class Wal:
         segment_type: type[Segment] = Segment,
         fsync: bool = True,
     ) -> Self:
-        """Make a new log in ``directory``, which must not exist, or be empty.
+        """Make a new log in ``directory``, which must not exist, or hold no log.
 
-        It is built beside and renamed into place, so there is a whole log or none. Raises
-        ``FileExistsError``, or ``WalFailed`` when it cannot be written. ``metadata`` is a
-        serialized ``etcdserverpb.Metadata``; ``entries`` are committed from the start, in the term
-        of the last one; ``fsync=False`` risks everything and is for ``--unsafe-no-fsync``.
+        Its file is whole before it has its name, so there is a whole log or none; and the directory
+        stays the one that its owner has locked. Raises ``FileExistsError``, or ``WalFailed`` when
+        it cannot be written. ``metadata`` is a serialized ``etcdserverpb.Metadata``; ``entries``
+        are committed from the start, in the term of the last one; ``fsync=False`` risks everything
+        and is for ``--unsafe-no-fsync``.
         """
-        if directory.exists() and any(directory.iterdir()):
-            raise FileExistsError(f"{directory} is not empty")
+        if directory.exists() and segments_of(directory):
+            raise FileExistsError(f"{directory} holds a log")
         wal = cls(
             directory,
             metadata,
@@ -115,33 +115,37 @@ class Wal:
             segment_type=segment_type,
             fsync=fsync,
         )
-        beside = directory.with_name(directory.name + ".tmp")
+        is_new = not directory.exists()
+        unnamed = directory / "0.tmp"
         try:
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir(parents=True, mode=DIRECTORY_MODE)
-            segment = segment_type.create(beside / str(SegmentName(0, 0)), segment_bytes)
-            segment.append(wal._opening() + wal._encoder.frame(RecordType.SNAPSHOT, b""))
-            wal._begin_with(segment, entries)
-            segment.sync()
-            sync_directory(beside)
-            beside.rename(directory)
+            directory.mkdir(parents=True, mode=DIRECTORY_MODE, exist_ok=True)
             sync_directory(directory.parent)
-        except OSError as error:
-            raise WalFailed(directory, _reason(error)) from error
-        segment.path = directory / segment.path.name
-        wal._segment = segment
+            wal._segment = segment_type.create(unnamed, segment_bytes)
+            wal._begin_with(wal._segment, entries)
+        except BaseException as error:
+            if wal._segment is not None:
+                wal._segment.close()
+            with suppress(OSError):  # what is left has no name, and the next try writes over it
+                unnamed.unlink(missing_ok=True)
+                if is_new:
+                    directory.rmdir()
+            if isinstance(error, OSError):
+                raise WalFailed(directory, _reason(error)) from error
+            raise
         return wal
 
     def _begin_with(self, segment: Segment, entries: Sequence[raftpb.Entry]) -> None:
-        """Append the entries that a log has from the start."""
-        if not entries:
-            return
-        datas = [entry.SerializeToString() for entry in entries]
-        self._last_index = entries[-1].Index
-        self._state = raftpb.HardState(term=entries[-1].Term, commit=self._last_index)
-        frames = self._encoder.frames(RecordType.ENTRY, datas)
-        frames.append(self._encoder.frame(RecordType.STATE, self._state.SerializeToString()))
-        segment.append(b"".join(frames))
+        """Write what a log has from the start, then give the file its name."""
+        segment.append(self._opening() + self._encoder.frame(RecordType.SNAPSHOT, b""))
+        if entries:
+            datas = [entry.SerializeToString() for entry in entries]
+            self._last_index = entries[-1].Index
+            self._state = raftpb.HardState(term=entries[-1].Term, commit=self._last_index)
+            frames = self._encoder.frames(RecordType.ENTRY, datas)
+            frames.append(self._encoder.frame(RecordType.STATE, self._state.SerializeToString()))
+            segment.append(b"".join(frames))
+        segment.sync()
+        segment.rename(self.directory / str(SegmentName(0, 0)))
 
     @classmethod
     def open(

@@ -20,6 +20,9 @@ from etcd_pinwheel.protos.errors import (
     TOO_MANY_REQUESTS,
     Refused,
 )
+from etcd_pinwheel.server_stub import member as member_module
+from etcd_pinwheel.server_stub.config import Settings
+from etcd_pinwheel.server_stub.joining import Fetch, FirstStart
 from etcd_pinwheel.server_stub.mvcc.backend import Bucket
 from etcd_pinwheel.server_stub.proposals import MAX_UNAPPLIED_ENTRIES
 from etcd_pinwheel.server_stub.storage.backend import BackendError
@@ -278,6 +281,28 @@ async def test_an_interrupted_compaction_is_resumed(tmp_path: Path) -> None:
 async def test_a_data_directory_has_one_member(served: Served) -> None:
     with pytest.raises(DataDirError, match="another process"):
         await Served(served.settings.data_dir).start()
+
+
+async def test_a_log_has_one_member(served: Served, tmp_path: Path) -> None:
+    other = Served(tmp_path / "other", wal_dir=served.settings.wal_path)
+    with pytest.raises(DataDirError, match=f"cannot use {served.settings.wal_path}: another proc"):
+        await other.start()
+    await served.restart()
+
+
+async def test_a_log_made_while_a_member_finds_its_cluster_is_not_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    find = member_module.first_start
+
+    async def first_start(settings: Settings, fetch: Fetch) -> FirstStart:
+        Wal.create(log, b"").close()
+        return await find(settings, fetch)
+
+    monkeypatch.setattr(member_module, "first_start", first_start)
+    with pytest.raises(DataDirError, match="another process has made a log there"):
+        await Served(tmp_path / "data", wal_dir=log).start()
 
 
 async def test_a_log_that_is_missing_is_not_made_up(served: Served) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from etcd_pinwheel.protos import raftpb
 from etcd_pinwheel.server_stub.storage.data_dir import DataDir, DataDirError
+from etcd_pinwheel.server_stub.storage.segment import segments_of
 from etcd_pinwheel.server_stub.storage.wal import Wal
 
 BBOLT_META_PAGE = bytes(16) + bytes.fromhex("edda0ced02000000001000000000000004")
@@ -48,9 +50,9 @@ def test_a_log_of_its_own_place(tmp_path: Path) -> None:
         directory.close()
 
 
-def refusal(path: Path) -> str:
+def refusal(path: Path, wal_path: Path | None = None) -> str:
     with pytest.raises(DataDirError) as caught:
-        DataDir.open(path)
+        DataDir.open(path, wal_path)
     return str(caught.value)
 
 
@@ -59,6 +61,43 @@ def test_held_by_this_process(tmp_path: Path) -> None:
     assert "another process is using it" in refusal(tmp_path / "data")
     directory.close()
     DataDir.open(tmp_path / "data").close()
+
+
+def test_a_log_is_held_whosever_data_directory_it_is_given_to(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    in_use = f"cannot use {log}: another process is using it"
+    with closing(DataDir.open(tmp_path / "a", log)) as directory:
+        directory.hold_log()
+        assert refusal(tmp_path / "b", log) == in_use
+        with closing(Wal.create(log, b"", segment_bytes=8192)) as wal:
+            assert refusal(tmp_path / "b", log) == in_use
+            while len(segments_of(log)) < 3:
+                wal.save(None, [raftpb.Entry(Term=1, Index=1, Data=bytes(9000))])
+            wal.release_to(1, keep=1)
+        assert refusal(tmp_path / "b", log) == in_use
+    for _ in range(2):
+        with closing(DataDir.open(tmp_path / "b", log)):
+            assert refusal(tmp_path / "a", log) == in_use
+    assert refusal(tmp_path / "c", tmp_path / "c" / "member" / "snap").endswith(
+        "the log needs a directory of its own"
+    )
+
+
+def test_a_log_inside_is_held_against_those_whose_log_is_elsewhere(tmp_path: Path) -> None:
+    with closing(DataDir.open(tmp_path / "a")) as directory:
+        directory.hold_log()
+        assert "another process is using it" in refusal(tmp_path / "b", directory.wal_path)
+
+
+def test_two_that_find_no_log_do_not_both_make_one(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    one, other = DataDir.open(tmp_path / "a", log), DataDir.open(tmp_path / "b", log)
+    with closing(one), closing(other):
+        one.hold_log()
+        with pytest.raises(DataDirError, match="another process is using it"):
+            other.hold_log()
+        one.close()
+        other.hold_log()
 
 
 @pytest.mark.process
