@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import ssl
 from typing import Final, Self
 
+from .accepting import bind
 from .api import http_routes, services
 from .config import Settings
 from .config.values import Url
@@ -57,7 +57,7 @@ class Server:
         the call. Raises ``StartError`` and what ``Member.start`` raises; nothing stays open then.
         """
         tls = self._tls()
-        _check_ports(self.settings)
+        await _check_ports(self.settings)
         self.member = await Member.start(self.settings)
         try:
             await self._listen(tls)
@@ -121,16 +121,16 @@ class Server:
         self._fronts.clear()
 
 
-def _check_ports(settings: Settings) -> None:
-    """Raise ``StartError`` for a port in use before anything is made or read on disk."""
+async def _check_ports(settings: Settings) -> None:
+    """Raise ``StartError`` for a port in use before anything is made or read on disk.
+
+    Each is opened for a moment as it will be later: a name may have addresses that are not ours to
+    bind, such as ``::1`` where IPv6 is off.
+    """
     urls = settings.listen_client_urls + settings.listen_metrics_urls + settings.listen_peer_urls
     for url in urls:
         try:
-            found = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
-            for family, kind, _, _, address in found:
-                with socket.socket(family, kind) as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(address)
+            (await bind(url.host, url.port)).close()
         except OSError as error:
             raise StartError(_cannot_listen(url, error)) from error
 
