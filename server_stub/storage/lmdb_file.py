@@ -51,10 +51,11 @@ class LmdbFile:
     def __init__(self, path: Path, map_size_bytes: int) -> None:
         """Open or create the file `path`, its directories included.
 
-        Raises :class:`BackendError`.
+        The map is larger where the file needs it: see :func:`_map_for`. Raises
+        :class:`BackendError`.
         """
         self.path = path
-        self._map_size_bytes = map_size_bytes
+        self._least_map_bytes = self._map_size_bytes = map_size_bytes
         self._copying = Lock()
         """Held while the environment is read by another thread, or is closed."""
         with self._failing("cannot be opened"):
@@ -81,6 +82,7 @@ class LmdbFile:
 
     def _open(self) -> None:
         """Open the environment and its buckets."""
+        self._map_size_bytes = _map_for(self.path, self._least_map_bytes)
         self._env: Any = lmdb.open(
             str(self.path),
             map_size=self._map_size_bytes,
@@ -264,6 +266,15 @@ def _refuse_unusable(path: Path) -> None:
     attempt = (sys.executable, "-c", _READ_ALL, str(path), str(len(Bucket)))
     if has < wanted and subprocess.run(attempt, stderr=subprocess.DEVNULL, check=False).returncode:
         raise BackendError(path, f"is cut short: {has} of {wanted} bytes are left")
+
+
+def _map_for(path: Path, least_bytes: int) -> int:
+    """Return the map for a file that is there: one in which as much again can be written.
+
+    A file may have grown under a larger quota, or come from a member that has one. Without room not
+    even what frees pages could be written: the member could neither start nor be told to compact.
+    """
+    return max(least_bytes, 2 * path.stat().st_size if path.exists() else 0)
 
 
 def _allocated_bytes(environment: Any) -> int:

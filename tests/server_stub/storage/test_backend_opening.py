@@ -107,3 +107,39 @@ def test_a_failed_opening_leaves_nothing_locked(path: Path) -> None:
         LmdbBackend(path)
     path.unlink()
     LmdbBackend(path).close()
+
+
+def filled(path: Path, rows: int) -> int:
+    """Make a backend with a map that is large enough; return the size of its file."""
+    backend = LmdbBackend(path)
+    for number in range(rows):
+        backend.put(Bucket.KEY, b"%06d" % number, b"x" * 1_000)
+    backend.close()
+    return path.stat().st_size
+
+
+def write_and_delete(backend: LmdbBackend, rows: int) -> None:
+    """Do what a member does that is told to free space: every write copies pages first."""
+    for number in range(rows):
+        backend.delete(Bucket.KEY, b"%06d" % number)
+        if number % 100 == 0:
+            backend.put(Bucket.META, b"consistent_index", number.to_bytes(8, "big"))
+            backend.commit()
+
+
+def test_a_file_that_is_larger_than_the_map_asked_for(path: Path) -> None:
+    """As after a restart with a smaller quota."""
+    size = filled(path, 2_000)
+    backend = LmdbBackend(path, map_size_bytes=size // 4)
+    write_and_delete(backend, 2_000)
+    backend.close()
+
+
+def test_a_received_file_that_is_larger_than_the_map_asked_for(tmp_path: Path, path: Path) -> None:
+    size = filled(tmp_path / "sender" / "db", 2_000)
+    backend = LmdbBackend(path, map_size_bytes=size // 4)
+    received = path.with_name("received")
+    (tmp_path / "sender" / "db").rename(received)
+    backend.replace_by(received)
+    write_and_delete(backend, 2_000)
+    backend.close()
