@@ -32,14 +32,8 @@ class PeerTls:
 
 def client_port_context(tls: TlsSettings) -> ssl.SSLContext:
     """Make the context of the client port. Raises ``TlsError``."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _limit_versions(context, tls.min_version, tls.max_version)
+    context = _listening_context(tls, tls.cert_file, tls.key_file, "")
     context.set_alpn_protocols(["h2", "http/1.1"])
-    _show(context, tls.cert_file, tls.key_file, "")
-    if tls.trusted_ca_file is not None:
-        _trust(context, tls.trusted_ca_file, "")
-    if tls.client_cert_auth:
-        context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
@@ -47,26 +41,45 @@ def peer_tls(tls: PeerTlsSettings | None) -> PeerTls:
     """Make the contexts of the peer ports, our own and those we call. Raises ``TlsError``."""
     if tls is None:
         return PeerTls()
-    client = ssl.create_default_context()
-    _limit_versions(client, tls.min_version, tls.max_version)
-    if tls.trusted_ca_file is not None:
-        _trust(client, tls.trusted_ca_file, "peer-")
     server = None
     if tls.cert_file is not None and tls.key_file is not None:
-        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        _limit_versions(server, tls.min_version, tls.max_version)
-        for context in (server, client):
-            _show(context, tls.cert_file, tls.key_file, "peer-")
-        if tls.trusted_ca_file is not None:
-            _trust(server, tls.trusted_ca_file, "peer-")
-        if tls.client_cert_auth:
-            server.verify_mode = ssl.CERT_REQUIRED
-    return PeerTls(server, client, (tls.allowed_cn,) if tls.allowed_cn else ())
+        server = _listening_context(tls, tls.cert_file, tls.key_file, "peer-")
+    names = (tls.allowed_cn,) if tls.allowed_cn else ()
+    return PeerTls(server, _calling_context(tls), names)
 
 
-def _limit_versions(context: ssl.SSLContext, oldest: str, newest: str) -> None:
-    context.minimum_version = _VERSIONS[oldest]
-    context.maximum_version = _VERSIONS[newest]
+def _listening_context(
+    tls: TlsSettings | PeerTlsSettings, certificate: Path, key: Path, prefix: str
+) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _limit_versions(context, tls)
+    _show(context, certificate, key, prefix)
+    if tls.trusted_ca_file is not None:
+        _trust(context, tls.trusted_ca_file, prefix)
+    if tls.client_cert_auth:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _calling_context(tls: PeerTlsSettings) -> ssl.SSLContext:
+    """Make the context for calling members: their URL's name must stand in their certificate.
+
+    Whom the system trusts may be a member only where no authority is named.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _limit_versions(context, tls)
+    if tls.cert_file is not None and tls.key_file is not None:
+        _show(context, tls.cert_file, tls.key_file, "peer-")
+    if tls.trusted_ca_file is not None:
+        _trust(context, tls.trusted_ca_file, "peer-")
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    return context
+
+
+def _limit_versions(context: ssl.SSLContext, tls: TlsSettings | PeerTlsSettings) -> None:
+    context.minimum_version = _VERSIONS[tls.min_version]
+    context.maximum_version = _VERSIONS[tls.max_version]
 
 
 def _show(context: ssl.SSLContext, certificate: Path, key: Path, prefix: str) -> None:

@@ -8,18 +8,14 @@ from .inquiry import fetch_cluster
 from .limits import PeerLimits
 from .peers import Peers
 from .receiver import ClusterInfo, PeerUnreachable, Receiver
-from .tls import PeerTlsError, calling_context, listening_context
 from .traffic import Traffic
 
 __all__ = [
     "ClusterInfo",
     "PeerLimits",
-    "PeerTlsError",
     "PeerUnreachable",
     "Peers",
     "Receiver",
     "Traffic",
-    "calling_context",
     "fetch_cluster",
-    "listening_context",
 ]

@@ -68,7 +68,7 @@ SERVER_MAY_NAME: dict[str, set[str]] = {
     "api": {"apply", "member", "mvcc", "peers"},
     "front": {"accepting", "api.call"},
     "tls": {"config"},
-    "server": {"api", "config", "front", "member", "tls"},
+    "server": {"accepting", "api", "config", "front", "member", "tls"},
     "process": {
         *("config", "joining", "logs", "member", "raft", "server", "standalone", "storage", "tls"),
     },

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
-from etcd_pinwheel.server_stub.peers import (
-    PeerLimits,
-    PeerTlsError,
-    PeerUnreachable,
-    calling_context,
-    fetch_cluster,
-    listening_context,
-)
+from etcd_pinwheel.server_stub.config import PeerTlsSettings
+from etcd_pinwheel.server_stub.peers import PeerLimits, PeerUnreachable, fetch_cluster
+from etcd_pinwheel.server_stub.tls import PeerTls, TlsError, peer_tls
 from tests.certificates import Signed, sign
 
 from .conftest import A, B, C, append, heartbeat, snapshot
@@ -42,19 +39,22 @@ def stranger(files: Path) -> Signed:
     return sign(files, "stranger", sign(files, "elsewhere"))
 
 
+def tls_of(shown: Signed | None, trusted: Signed | None, **settings: Any) -> PeerTls:
+    """The TLS of a member that shows ``shown``."""
+    return peer_tls(
+        PeerTlsSettings(
+            cert_file=shown and shown.certificate_file,
+            key_file=shown and shown.key_file,
+            trusted_ca_file=trusted and trusted.certificate_file,
+            **settings,
+        )
+    )
+
+
 def contexts(shown: Signed, trusted: Signed) -> dict[str, Any]:
     """The two contexts of a member that shows ``shown``."""
-    return {
-        "tls_server": listening_context(
-            shown.certificate_file,
-            shown.key_file,
-            trusted.certificate_file,
-            client_cert_auth=True,
-        ),
-        "tls_client": calling_context(
-            shown.certificate_file, shown.key_file, trusted.certificate_file
-        ),
-    }
+    tls = tls_of(shown, trusted, client_cert_auth=True)
+    return {"tls_server": tls.server, "tls_client": tls.client}
 
 
 @pytest.fixture
@@ -88,11 +88,7 @@ async def test_a_caller_must_show_a_certificate(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     a = await make(A, scheme="https", **secure)
-    nothing_shown = calling_context(None, None, authority.certificate_file)
-    wrong_shown = calling_context(
-        stranger.certificate_file, stranger.key_file, authority.certificate_file
-    )
-    for tls in (nothing_shown, wrong_shown):
+    for tls in (tls_of(None, authority).client, tls_of(stranger, authority).client):
         caplog.clear()
         with pytest.raises(PeerUnreachable):
             await fetch_cluster([a.url], tls, 20)
@@ -149,19 +145,40 @@ async def test_plain_on_tls_and_tls_on_plain(
 
 def test_files_that_cannot_be_used_are_named(files: Path, member: Signed, stranger: Signed) -> None:
     missing = files / "missing.pem"
-    with pytest.raises(PeerTlsError, match=r"--peer-cert-file .*missing\.pem with"):
-        listening_context(missing, member.key_file)
-    with pytest.raises(PeerTlsError, match=r"--peer-key-file .*stranger\.key"):
-        calling_context(member.certificate_file, stranger.key_file)
-    for make_context in (listening_context, calling_context):
-        with pytest.raises(PeerTlsError, match=r"--peer-trusted-ca-file .*missing\.pem"):
-            make_context(member.certificate_file, member.key_file, missing)
+    with pytest.raises(TlsError, match=r"--peer-cert-file .*missing\.pem with"):
+        tls_of(replace(member, certificate_file=missing), None)
+    with pytest.raises(TlsError, match=r"--peer-key-file .*stranger\.key"):
+        tls_of(replace(member, key_file=stranger.key_file), None)
+    for shown in (member, None):
+        with pytest.raises(TlsError, match=r"--peer-trusted-ca-file .*missing\.pem"):
+            tls_of(shown, replace(stranger, certificate_file=missing))
 
 
 def test_the_oldest_and_the_newest_version(member: Signed) -> None:
-    context = listening_context(
-        member.certificate_file, member.key_file, min_version="TLS1.3", max_version="TLS1.3"
-    )
-    assert context.minimum_version == context.maximum_version == ssl.TLSVersion.TLSv1_3
-    assert context.verify_mode == ssl.CERT_NONE
-    assert calling_context(None, None).verify_mode == ssl.CERT_REQUIRED
+    tls = tls_of(member, None, min_version="TLS1.3", max_version="TLS1.3")
+    assert tls.server is not None
+    assert tls.client is not None
+    for context in (tls.server, tls.client):
+        assert context.minimum_version == context.maximum_version == ssl.TLSVersion.TLSv1_3
+    assert tls.server.verify_mode == ssl.CERT_NONE
+    assert tls.client.verify_mode == ssl.CERT_REQUIRED
+    assert tls.client.check_hostname
+
+
+def test_an_authority_that_is_named_is_the_only_one(
+    files: Path, member: Signed, authority: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has a certificate that the system trusts is no member for that."""
+    public = sign(files, "public")
+    monkeypatch.setenv("SSL_CERT_FILE", str(public.certificate_file))
+    monkeypatch.setenv("SSL_CERT_DIR", str(files / "none"))
+    assert trusted_by(tls_of(member, authority)) == trusted_by(tls_of(None, authority))
+    assert trusted_by(tls_of(member, authority)) == {authority.certificate.serial_number}
+    assert trusted_by(tls_of(member, None)) == {public.certificate.serial_number}
+
+
+def trusted_by(tls: PeerTls) -> set[int]:
+    """The serial numbers of whom a member trusts when it calls another."""
+    assert tls.client is not None
+    der = tls.client.get_ca_certs(binary_form=True)
+    return {x509.load_der_x509_certificate(each).serial_number for each in der}
