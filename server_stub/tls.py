@@ -84,11 +84,16 @@ def _limit_versions(context: ssl.SSLContext, tls: TlsSettings | PeerTlsSettings)
 
 def _show(context: ssl.SSLContext, certificate: Path, key: Path, prefix: str) -> None:
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, _no_password)
     except OSError as error:  # ssl.SSLError is one
         raise TlsError(
             f"cannot use --{prefix}cert-file {certificate} with --{prefix}key-file {key}: {error}"
         ) from error
+
+
+def _no_password() -> str:
+    """Answer for whoever would be asked at the terminal, with everything else waiting."""
+    raise OSError("the key is encrypted, and no flag has a password for it")
 
 
 def _trust(context: ssl.SSLContext, authorities: Path, prefix: str) -> None:

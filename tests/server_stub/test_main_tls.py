@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from etcd_pinwheel.protos.etcdserverpb import PutRequest
 from etcd_pinwheel.protos.rpcs import KV_PUT
@@ -89,6 +90,21 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path, server: Signed) -> 
     for tls in cases:
         with pytest.raises(TlsError, match=r"cannot use --(cert|trusted-ca)-file .*\.pem"):
             client_port_context(tls)
+
+
+def test_an_encrypted_key_is_refused_without_asking_for_a_password(
+    tmp_path: Path, server: Signed
+) -> None:
+    key_file = tmp_path / "encrypted.key"
+    encryption = serialization.BestAvailableEncryption(b"secret")
+    key_file.write_bytes(
+        server.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+        )
+    )
+    tls = TlsSettings(cert_file=server.certificate_file, key_file=key_file)
+    with pytest.raises(TlsError, match=r"--key-file .*encrypted\.key: the key is encrypted"):
+        client_port_context(tls)
 
 
 def test_the_oldest_and_the_newest_version(server: Signed) -> None:
