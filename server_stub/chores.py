@@ -1,4 +1,4 @@
-"""What a member does beside answering: sync watchers, compact, release the log."""
+"""What a member does beside answering: sync watchers, compact, release the log, and the like."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..protos import raftpb
 from ..protos.errors import COMPACTED, Refused
 from ..protos.etcdserverpb import CompactionRequest
 from .compactor import Retention, retention_of
+from .entering import see_to_cluster_version
 from .replica import Replica
 from .storage.snapshot import SnapshotFiles
 
@@ -47,6 +48,7 @@ class Chores:
             self._sync_watchers(),
             self._expire_proposals(),
             self._release_log(),
+            see_to_cluster_version(member),
             member.compactor.run(member.backend),
         ]
         retention = retention_of(

@@ -22,6 +22,8 @@ Sleep = Callable[[float], Awaitable[None]]
 
 RETRY_SECONDS: Final = 0.1
 """Between two tries to tell who this is; a member that is behind is refused at once."""
+VERSION_SECONDS: Final = 4.0
+"""Between two looks whether the cluster has a version, as in etcd (``monitorVersionInterval``)."""
 _POLL_SECONDS: Final = 0.005
 
 
@@ -82,7 +84,24 @@ async def publish(member: Member, sleep: Sleep = asyncio.sleep) -> None:
 
 
 async def set_cluster_version(member: Member) -> None:
-    """Let the cluster have a version, if this member leads and there is none yet."""
-    if member.is_leader and not member.applier.membership.version:
-        version = membershippb.ClusterVersionSetRequest(ver=CLUSTER_VERSION)
+    """Let the cluster have a version, if this member leads and there is none yet.
+
+    What is refused is logged: :func:`see_to_cluster_version` tries again.
+    """
+    if not member.is_leader or member.applier.membership.version:
+        return
+    version = membershippb.ClusterVersionSetRequest(ver=CLUSTER_VERSION)
+    try:
         await member.propose(InternalRaftRequest(cluster_version_set=version))
+    except Refused as refused:
+        log.warning("cannot set the cluster's version yet: %s", refused)
+
+
+async def see_to_cluster_version(member: Member, sleep: Sleep = asyncio.sleep) -> None:
+    """Set the cluster's version whenever this member leads, until there is one.
+
+    Whoever led when the members started may have lost the lead, or its quorum, before it could.
+    """
+    while not member.applier.membership.version:
+        await sleep(VERSION_SECONDS)
+        await set_cluster_version(member)

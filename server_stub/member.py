@@ -456,7 +456,7 @@ class Member:
         return connected is not None and connected <= since
 
     async def _enter(self) -> None:
-        """Tell the cluster who this is; the first leader tells its version, too."""
+        """Tell the cluster who this is; the first leader tells its version, if it can at once."""
         await publish(self)
         await set_cluster_version(self)
 

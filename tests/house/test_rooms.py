@@ -57,7 +57,7 @@ SERVER_MAY_NAME: dict[str, set[str]] = {
     "learner_duties": {"apply", "config", "learners", "reconfiguration"},
     "admission": {"cluster"},
     "reconfiguration": {"admission", "answers", "apply", "cluster", "config", "peers"},
-    "chores": {"compactor", "member", "replica", "storage"},
+    "chores": {"compactor", "entering", "member", "replica", "storage"},
     "peers": {"accepting", "cluster", "complaints", "raft"},
     "member": {
         *("aftermath", "answers", "boot", "chores", "cluster", "compactor", "config", "consensus"),
