@@ -26,6 +26,7 @@ _BBOLT_MAGIC_OFFSETS: Final = (16, 4096 + 16)
 _OURS: Final = frozenset({"member"})
 _UNCONFIRMED: Final = "unconfirmed"
 _OURS_IN_MEMBER: Final = frozenset({"snap", "wal", "wal.tmp", _UNCONFIRMED})
+"""``wal.tmp``: what a crash left of a log that was made beside its place, as etcd does."""
 _SYSTEM_ENTRIES: Final = frozenset({"lost+found"})
 
 
@@ -179,16 +180,26 @@ def _probe_writable(path: Path) -> None:
 
 def _refuse_foreign(path: Path, wal_path: Path) -> None:
     """Raise when the directory holds what is not ours, so that nothing of it is harmed."""
-    own_log = {wal_path.name, wal_path.name + ".tmp"}
+    inner = path / "member"
     try:
-        _refuse_unknown(path, _OURS | own_log if wal_path.parent == path else _OURS)
-        if (path / "member").exists():
-            _refuse_unknown(path / "member", _OURS_IN_MEMBER)
+        _refuse_unknown(path, _OURS | _entries_towards(wal_path, path))
+        if inner.exists():
+            _refuse_unknown(inner, _OURS_IN_MEMBER | _entries_towards(wal_path, inner))
         _refuse_bbolt(path / "member" / "snap" / "db")
     except NotADirectoryError as error:
         raise DataDirError(Path(str(error.filename)), "it is not a directory") from None
     except OSError as error:
         raise DataDirError(path, f"cannot read it: {error.strerror}") from error
+
+
+def _entries_towards(wal_path: Path, directory: Path) -> frozenset[str]:
+    """Return the names in a directory by which the log is reached, if it is somewhere below."""
+    names = set()
+    for form in (os.path.abspath, os.path.realpath):  # by the path as given, or through links
+        wal, above = Path(form(wal_path)), Path(form(directory))
+        if wal != above and wal.is_relative_to(above):
+            names.add(wal.relative_to(above).parts[0])
+    return frozenset(names)
 
 
 def _refuse_unknown(path: Path, known: frozenset[str]) -> None:

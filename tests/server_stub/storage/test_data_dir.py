@@ -50,6 +50,19 @@ def test_a_log_of_its_own_place(tmp_path: Path) -> None:
         directory.close()
 
 
+@pytest.mark.parametrize("inner", ["log", "logs/wal", "logs/a/b/wal", "member/log", "member/a/b"])
+def test_a_log_anywhere_inside(tmp_path: Path, inner: str) -> None:
+    data = tmp_path / "data"
+    for number in range(2):
+        with closing(DataDir.open(data, data / inner)) as directory:
+            assert directory.has_wal == bool(number)
+            if not directory.has_wal:
+                Wal.create(directory.wal_path, b"").close()
+    (tmp_path / "link").symlink_to(data)
+    DataDir.open(tmp_path / "link", data / inner).close()
+    assert "it holds what no member wrote" in refusal(data, tmp_path / "elsewhere")
+
+
 def refusal(path: Path, wal_path: Path | None = None) -> str:
     with pytest.raises(DataDirError) as caught:
         DataDir.open(path, wal_path)
