@@ -27,6 +27,8 @@ _OURS: Final = frozenset({"member"})
 _UNCONFIRMED: Final = "unconfirmed"
 _OURS_IN_MEMBER: Final = frozenset({"snap", "wal", "wal.tmp", _UNCONFIRMED})
 """``wal.tmp``: what a crash left of a log that was made beside its place, as etcd does."""
+_UNNAMED_SEGMENTS: Final = frozenset({"0.tmp", "1.tmp"})
+"""What a crash leaves of a file of the log that was not whole yet."""
 _SYSTEM_ENTRIES: Final = frozenset({"lost+found"})
 
 
@@ -71,6 +73,8 @@ class DataDir:
                 raise DataDirError(wal_path, "the log needs a directory of its own")
             if wal_path.is_dir():
                 directory.hold_log()
+                if not directory.has_wal:
+                    _refuse_unknown(wal_path, _UNNAMED_SEGMENTS)
             for inner in (*directory._own_paths, wal_path.parent):
                 _make(inner)
             for written in {directory.snap_path, wal_path.parent, *_existing(wal_path)}:

@@ -12,7 +12,7 @@ import pytest
 
 from etcd_pinwheel.protos import raftpb
 from etcd_pinwheel.server_stub.storage.data_dir import DataDir, DataDirError
-from etcd_pinwheel.server_stub.storage.segment import segments_of
+from etcd_pinwheel.server_stub.storage.segment import SegmentName, segments_of
 from etcd_pinwheel.server_stub.storage.wal import Wal
 
 BBOLT_META_PAGE = bytes(16) + bytes.fromhex("edda0ced02000000001000000000000004")
@@ -164,6 +164,21 @@ def test_hidden_files_and_those_of_the_file_system_do_not_matter(tmp_path: Path)
     (tmp_path / "lost+found").mkdir()
     (tmp_path / ".keep").write_bytes(b"")
     DataDir.open(tmp_path).close()
+
+
+def test_a_place_for_the_log_where_something_is(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    (log / "thesis.doc").write_bytes(b"mine")
+    expected = f"cannot use {log}: it holds what no member wrote (thesis.doc); give an empty one"
+    assert refusal(tmp_path / "data", log) == expected
+    (log / "thesis.doc").unlink()
+    (log / "lost+found").mkdir()
+    (log / "0.tmp").write_bytes(b"half a file")
+    with closing(DataDir.open(tmp_path / "data", log)) as directory:
+        Wal.create(directory.wal_path, b"").close()
+        assert directory.has_wal
+    assert sorted(path.name for path in log.iterdir()) == [str(SegmentName(0, 0)), "lost+found"]
 
 
 @pytest.mark.parametrize("page", [0, 1])
