@@ -21,6 +21,7 @@ from .apply.applier import Applier
 from .apply.leases import recover_leases
 from .apply.membership import Membership
 from .apply.quota import Quota
+from .cluster import FOUNDING_TERM
 from .config import Settings
 from .joining import FirstStart
 from .lease.lessor import Lessor
@@ -94,6 +95,8 @@ def boot(
         undoing.callback(backend.close)
         wal, start, contents = opened or _open_log(settings, data_dir, backend, marks)
         undoing.callback(wal.close)
+        if contents.hard_state.term > FOUNDING_TERM:
+            data_dir.confirm()  # it has taken part, as a founder may only when that is sure
         metadata = Metadata.FromString(contents.metadata)
         applier, store, lessor = _state(settings, backend, metadata.ClusterID, on_compaction)
         if settings.force_new_cluster:

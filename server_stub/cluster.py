@@ -10,12 +10,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from ..protos import etcdserverpb, raftpb
 from .mvcc.backend import Backend, Bucket
 
 CLUSTER_VERSION_KEY = b"clusterVersion"
+FOUNDING_TERM: Final = 1
+"""The term of what a cluster starts with; the first election makes it more."""
 _REMOVED = b"removed"
 _IS_DEMOTION = "isDemotion"
 
@@ -153,9 +155,9 @@ class Cluster:
         return etcdserverpb.Metadata(NodeID=own_id, ClusterID=self.id).SerializeToString()
 
     def bootstrap_entries(self) -> list[raftpb.Entry]:
-        """The first entries of every member's log, in term 1: the members join, one by one.
+        """The first entries of every member's log: the members join, one by one.
 
-        They count as committed from the start.
+        They are of ``FOUNDING_TERM``, and count as committed from the start.
         """
         changes = (
             raftpb.ConfChange(
@@ -165,7 +167,10 @@ class Cluster:
         )
         return [
             raftpb.Entry(
-                Type=raftpb.EntryConfChange, Term=1, Index=index, Data=change.SerializeToString()
+                Type=raftpb.EntryConfChange,
+                Term=FOUNDING_TERM,
+                Index=index,
+                Data=change.SerializeToString(),
             )
             for index, change in enumerate(changes, start=1)
         ]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from ..protos import raftpb
-from .cluster import CLUSTER_VERSION_KEY, Cluster, ClusterMember, save_members
+from .cluster import CLUSTER_VERSION_KEY, FOUNDING_TERM, Cluster, ClusterMember, save_members
 from .config.restoring import RestoreOrder
 from .joining import JoinRefused, check_founding, resolve
 from .mvcc.backend import Backend, Bucket
@@ -32,7 +32,6 @@ from .storage.wal import Wal, WalFailed
 DIGEST_BYTES: Final = 32
 PAGE_BYTES: Final = 512
 _BLOCK_BYTES: Final = 1 << 20
-_FIRST_TERM: Final = 1
 
 
 class RestoreError(Exception):
@@ -187,7 +186,7 @@ def refound(backend: Backend, cluster: Cluster) -> None:
     save_members(backend, cluster.members)
     index = len(cluster.members)
     backend.put(Bucket.META, CONSISTENT_INDEX_KEY, index.to_bytes(8, "big"))
-    backend.put(Bucket.META, TERM_KEY, _FIRST_TERM.to_bytes(8, "big"))
+    backend.put(Bucket.META, TERM_KEY, FOUNDING_TERM.to_bytes(8, "big"))
     backend.put(Bucket.META, CONF_STATE_KEY, cluster.conf_state().SerializeToString())
 
 
@@ -197,11 +196,11 @@ def _write_log(
     """Write the log that leads to the store, and the snapshot that says so."""
     entries = cluster.bootstrap_entries()
     metadata = raftpb.SnapshotMetadata(
-        conf_state=cluster.conf_state(), index=len(entries), term=_FIRST_TERM
+        conf_state=cluster.conf_state(), index=len(entries), term=FOUNDING_TERM
     )
     wal = Wal.create(wal_path, cluster.metadata(own.id))
     try:
-        wal.save(raftpb.HardState(term=_FIRST_TERM), entries)
+        wal.save(raftpb.HardState(term=FOUNDING_TERM), entries)
         wal.save_commit(metadata.index)
         snapshots.save(raftpb.Snapshot(metadata=metadata))
         wal.save_snapshot(metadata.index, metadata.term, metadata.conf_state)

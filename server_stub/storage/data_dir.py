@@ -127,8 +127,10 @@ class DataDir:
         sync_directory(self._mark.parent)
 
     def confirm(self) -> None:
-        """Note that the member is a new one; a crash may undo this."""
-        self._mark.unlink(missing_ok=True)
+        """Note, durably, that the member is a new one."""
+        if self.is_unconfirmed:
+            self._mark.unlink()
+            sync_directory(self._mark.parent)
 
     @property
     def _mark(self) -> Path:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from etcd_pinwheel.protos import raftpb
 from etcd_pinwheel.server_stub import joining as module
+from etcd_pinwheel.server_stub.boot import Booted, boot
 from etcd_pinwheel.server_stub.cluster import Cluster, ClusterMember
 from etcd_pinwheel.server_stub.config import Settings
 from etcd_pinwheel.server_stub.joining import (
@@ -19,6 +23,8 @@ from etcd_pinwheel.server_stub.joining import (
     first_start,
 )
 from etcd_pinwheel.server_stub.peers.receiver import ClusterInfo, PeerUnreachable
+from etcd_pinwheel.server_stub.storage.data_dir import DataDir
+from etcd_pinwheel.server_stub.storage.wal import Wal
 
 A, B, C = "http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3"
 THREE = (("a", (A,)), ("b", (B,)), ("c", (C,)))
@@ -264,3 +270,33 @@ async def test_a_cluster_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None
     assert found.member(77) == ADDED
     with pytest.raises(JoinRefused, match="give --initial-cluster again"):
         await find_cluster(joining(initial_cluster=()), GROWN.id, Others())
+
+
+def restarted(directory: DataDir, first: FirstStart | None = None) -> Booted:
+    """Boot as a member does, and end before it takes part."""
+    booted = boot(
+        settings(data_dir=directory.path),
+        directory,
+        first,
+        clock=lambda: 0.0,
+        random=lambda _: 0,
+        on_compaction=lambda _: None,
+    )
+    booted.backend.close()
+    booted.wal.close()
+    return booted
+
+
+def test_a_founder_that_took_part_is_no_longer_in_doubt(tmp_path: Path) -> None:
+    """Whatever a power cut leaves on the disk: what the log says is stronger than the mark."""
+    own = settings(data_dir=tmp_path)
+    cluster = Cluster.initial(own)
+    with closing(DataDir.open(tmp_path)) as directory:
+        restarted(directory, FirstStart(cluster.members[0].id, cluster, is_founding=True))
+        restarted(directory)
+        assert directory.is_unconfirmed
+        wal, contents = Wal.open(directory.wal_path)
+        wal.save(raftpb.HardState(term=2, vote=1, commit=contents.hard_state.commit))
+        wal.close()
+        restarted(directory)
+        assert not directory.is_unconfirmed

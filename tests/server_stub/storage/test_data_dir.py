@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from etcd_pinwheel.protos import raftpb
+from etcd_pinwheel.server_stub.storage import data_dir as data_dir_module
 from etcd_pinwheel.server_stub.storage.data_dir import DataDir, DataDirError
 from etcd_pinwheel.server_stub.storage.segment import SegmentName, segments_of
 from etcd_pinwheel.server_stub.storage.wal import Wal
@@ -226,3 +227,19 @@ def test_a_doubt_stays_until_it_is_confirmed(tmp_path: Path) -> None:
         directory.confirm()
     with closing(DataDir.open(tmp_path)) as directory:
         assert not directory.is_unconfirmed
+
+
+def test_a_power_cut_does_not_bring_a_doubt_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[Path, bool]] = []
+    with closing(DataDir.open(tmp_path)) as directory:
+
+        def sync(path: Path) -> None:
+            synced.append((path, directory.is_unconfirmed))
+
+        monkeypatch.setattr(data_dir_module, "sync_directory", sync)
+        directory.doubt()
+        directory.confirm()
+        directory.confirm()
+    assert synced == [(tmp_path / "member", True), (tmp_path / "member", False)]
