@@ -1,4 +1,4 @@
-"""What a member does beside answering: sync watchers, compact, release the log, and the like."""
+"""What a member does beside answering: sync watchers, compact, release the log, set a version."""
 
 from __future__ import annotations
 
