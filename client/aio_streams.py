@@ -10,7 +10,6 @@ from typing import Any, Generic
 import grpc
 import grpc.aio
 
-from ..protos.errors import Code
 from ..protos.etcdserverpb import ResponseHeader
 from ..protos.rpc import Rpc
 from .aio import AsyncioWorld
@@ -18,7 +17,7 @@ from .call import Call
 from .callbacks import call_back
 from .channels import call_failed
 from .errors import ClientClosed, EtcdError
-from .flow import LINK_CLOSED, CallFailed, Metadata
+from .flow import CallFailed, Metadata
 from .pump import Pump, Trip
 from .stream import Actions, HangUp, Q, R, StreamMachine
 from .streams import Streams
@@ -49,9 +48,6 @@ class _Outbox(Generic[Q]):
 
 class _AsyncTrip(Trip, Generic[Q]):
     """A trip with the means to write to it and to end it."""
-
-    stream: Any = None
-    """grpc's call; None before there is one."""
 
     def __init__(self, call: Call, rpc: Rpc[Any, Any]) -> None:
         super().__init__(call, rpc)
@@ -165,13 +161,13 @@ class AsyncPump(Pump[Q, R]):
         except grpc.RpcError as error:
             failed = None if trip.left_by_us else call_failed(error)
         except grpc.aio.UsageError:  # the channel was closed meanwhile
-            failed = CallFailed(Code.UNAVAILABLE, LINK_CLOSED)
+            failed = trip.closed_failure
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             if not trip.left_by_us:  # the channel was closed under it
-                failed = CallFailed(Code.UNAVAILABLE, LINK_CLOSED)
+                failed = trip.closed_failure
         except CallFailed as error:
             failed = error
         finally:

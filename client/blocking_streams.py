@@ -16,7 +16,6 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from ..protos.errors import Code
 from ..protos.etcdserverpb import ResponseHeader
 from ..protos.rpc import Rpc
 from .blocking import BlockingWorld, wait_seconds
@@ -24,7 +23,7 @@ from .call import Call
 from .callbacks import call_back
 from .channels import call_failed
 from .errors import ClientClosed, EtcdError
-from .flow import LINK_CLOSED, CallFailed, Metadata
+from .flow import CallFailed, Metadata
 from .interrupts import interruptible
 from .pump import Pump, Trip
 from .stream import Actions, HangUp, Q, R, StreamMachine
@@ -102,9 +101,6 @@ class _Outbox(Generic[Q]):
 
 class _BlockingTrip(Trip, Generic[Q]):
     """A trip with the means to write to it and to end it."""
-
-    stream: Any = None
-    """grpc's call; None before there is one."""
 
     def __init__(self, call: Call, rpc: Rpc[Any, Any]) -> None:
         super().__init__(call, rpc)
@@ -225,7 +221,7 @@ class BlockingPump(Pump[Q, R]):
             # Of a stream that was cancelled here, grpc waits for details that never come
             failed = None if trip.left_by_us else call_failed(error)
         except ValueError:  # grpc's word for a channel that was closed meanwhile
-            failed = CallFailed(Code.UNAVAILABLE, LINK_CLOSED)
+            failed = trip.closed_failure
         except CallFailed as error:
             failed = error
         finally:

@@ -344,14 +344,16 @@ _NOT_WRITTEN: Final = "Internal error from Core"
 why it had."""
 
 
-def nothing_came_of(error: object) -> bool:
+def nothing_came_of(error: object, requests: int) -> bool:
     """Tell whether a stream that ended so did nothing of what it has left unanswered.
 
-    Other refusals end streams at any time, e.g. that of a member that has lost its leader.
+    ``requests``: how many were put on it. Where one could not be written, those before it were, and
+    may have been carried out. Other refusals end streams at any time, e.g. that of a member that
+    has lost its leader.
     """
     if isinstance(error, errors.NotSent | errors.NotEtcd | errors.Unauthenticated):
         return True
-    return isinstance(error, errors.CallError) and error.text == _NOT_WRITTEN
+    return isinstance(error, errors.CallError) and error.text == _NOT_WRITTEN and requests == 1
 
 
 # Which error to raise

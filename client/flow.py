@@ -91,6 +91,9 @@ of falling silent."""
 LINK_CLOSED: Final = "the connection was closed before the call was sent"
 """The text of a call that found its connection just closed."""
 
+CLOSED_UNDER_STREAM: Final = "the connection was closed under an open stream"
+"""The text of a stream that may have carried something before its connection was closed."""
+
 
 class CallFailed(Exception):
     """A Send that failed: what the transport knows, before anyone has judged it."""

@@ -195,7 +195,7 @@ class KeepAliveMachine(StreamMachine[LeaseKeepAliveRequest, LeaseKeepAliveRespon
 
     def _on_loss(self, error: Exception | None, now: float) -> None:
         self._unanswered.clear()
-        in_vain = nothing_came_of(error)
+        in_vain = nothing_came_of(error, self._requests)
         for keepers in self._keepers.values():
             for keeper in keepers:
                 keeper.unheard(in_vain=in_vain)

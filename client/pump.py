@@ -16,7 +16,15 @@ from .call import Call
 from .connections import Link, Seat
 from .credentials import Token
 from .errors import EtcdError
-from .flow import LINK_CLOSED, REQUIRE_LEADER, CallFailed, Flow, Metadata, T
+from .flow import (
+    CLOSED_UNDER_STREAM,
+    LINK_CLOSED,
+    REQUIRE_LEADER,
+    CallFailed,
+    Flow,
+    Metadata,
+    T,
+)
 from .stream import (
     Actions,
     HangUp,
@@ -36,6 +44,9 @@ UNANSWERED: Final = CallFailed(Code.DEADLINE_EXCEEDED, "stream not answered")
 
 class Trip:
     """One stream's stay on one link: the pick it owes to the balancer, and its seat."""
+
+    stream: Any = None
+    """grpc's call; None before there is one."""
 
     def __init__(
         self, call: Call, rpc: Rpc[Any, Any], clock: Callable[[], float] = time.monotonic
@@ -88,7 +99,8 @@ class Trip:
     @property
     def closed_failure(self) -> CallFailed:
         """What to say of a stream that ended because its channel, or the client, was closed."""
-        return CallFailed(Code.UNAVAILABLE, LINK_CLOSED)
+        text = LINK_CLOSED if self.stream is None else CLOSED_UNDER_STREAM
+        return CallFailed(Code.UNAVAILABLE, text)
 
     def board(self, link: Link, on_drain: Callable[[], None], *, picked: bool = True) -> None:
         """Begin the stay. Raises ClientClosed."""

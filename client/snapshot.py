@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, BinaryIO, Final, Self, TypeAlias
+from typing import BinaryIO, Final, Self, TypeAlias
 
 from ..protos.errors import Code
 from ..protos.etcdserverpb import SnapshotResponse
@@ -173,8 +173,6 @@ _UNBEGUN: Final = CallFailed(Code.DEADLINE_EXCEEDED, "no byte of the snapshot ca
 class SnapshotTrip(Trip):
     """A snapshot's stay on one link, which is given up when it does not begin."""
 
-    stream: Any = None
-    """grpc's call; None before there is one."""
     _begun = _given_up = False
 
     def __init__(self, call: Call) -> None:

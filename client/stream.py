@@ -144,6 +144,8 @@ class StreamMachine(Generic[Q, R]):
         self._linger_seconds = linger_seconds
         self._backoff = Backoff(random)
         self._actions: list[Action[Q]] = []
+        self._requests = 0
+        """How many messages were put on the stream that was opened last."""
         self._proved_at: float | None = None
         self._reopen_at = 0.0
         self._idle_since: float | None = None
@@ -155,6 +157,7 @@ class StreamMachine(Generic[Q, R]):
         """Take in that the stream is there to be written to."""
         if self.phase is Phase.OPENING:
             self.phase = Phase.OPEN
+            self._requests = 0
             self._proved_at = None
             self._on_open(now)
         return self._settle(now)
@@ -230,6 +233,7 @@ class StreamMachine(Generic[Q, R]):
         self._actions.append(action)
 
     def _send(self, message: Q) -> None:
+        self._requests += 1
         self._actions.append(Send(message))
 
     def _served(self, now: float) -> None:

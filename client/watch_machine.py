@@ -199,7 +199,7 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
 
     def _on_loss(self, error: Exception | None, now: float) -> None:
         orphans = [self._creating] if self._creating else []
-        if self._creating and nothing_came_of(error):
+        if self._creating and nothing_came_of(error, self._requests):
             self._creating.attempts -= 1
         orphans += self._live.values()
         self._creating = None

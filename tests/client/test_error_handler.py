@@ -32,7 +32,7 @@ from etcd_pinwheel.client.error_handler import (
     kind_of,
 )
 from etcd_pinwheel.client.errors import CallError
-from etcd_pinwheel.client.flow import LINK_CLOSED, CallFailed
+from etcd_pinwheel.client.flow import CLOSED_UNDER_STREAM, LINK_CLOSED, CallFailed
 from etcd_pinwheel.protos import errors as table
 from etcd_pinwheel.protos import rpcs
 from etcd_pinwheel.protos.errors import Code
@@ -48,6 +48,7 @@ DIAGNOSES = [
     (Code.UNAVAILABLE, "errors resolving nowhere:1: [...]", Cause.NOT_SENT, NotSent),
     (Code.UNAVAILABLE, "DNS resolution failed for nowhere", Cause.NOT_SENT, NotSent),
     (Code.UNAVAILABLE, LINK_CLOSED, Cause.NOT_SENT, NotSent),
+    (Code.UNAVAILABLE, CLOSED_UNDER_STREAM, Cause.BROKEN, ConnectionLost),
     (Code.UNAVAILABLE, "Stream removed (Socket closed)", Cause.BROKEN, ConnectionLost),
     (Code.UNAVAILABLE, "Socket closed", Cause.BROKEN, ConnectionLost),
     (Code.UNAVAILABLE, "max connection age", Cause.BROKEN, ConnectionLost),

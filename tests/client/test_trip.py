@@ -13,7 +13,7 @@ from etcd_pinwheel.balancers.api import Failure, Health, Need
 from etcd_pinwheel.balancers.health_aware import HealthAware
 from etcd_pinwheel.client.connections import Connections
 from etcd_pinwheel.client.endpoints import Endpoint
-from etcd_pinwheel.client.flow import Flow
+from etcd_pinwheel.client.flow import CLOSED_UNDER_STREAM, LINK_CLOSED, Flow
 from etcd_pinwheel.client.links import Link, LinkState
 from etcd_pinwheel.client.pump import Trip
 from etcd_pinwheel.client.stream import HangUp
@@ -113,3 +113,10 @@ def test_a_member_that_hangs_is_not_well_for_having_its_stream_moved() -> None:
     standing = balancer.standings(1.3)[url]
     assert standing.latency_seconds is None
     assert not standing.eligible
+
+
+def test_a_connection_closed_under_an_open_stream_is_not_one_that_carried_nothing() -> None:
+    stay = Stay(connected_to(Scripted()))
+    assert stay.closed_failure.text == LINK_CLOSED
+    stay.stream = object()
+    assert stay.closed_failure.text == CLOSED_UNDER_STREAM
