@@ -178,25 +178,36 @@ class BlockingWorld:
             self._close_in_background()
 
     def _close_in_background(self) -> None:
-        """Have what is to be closed be closed. Raises RuntimeError: there is no thread to do it."""
+        """Have what is to be closed be closed. Raises RuntimeError: there is no thread to do it.
+
+        Whoever finds that another thread closes can wait for it, so it is begun under the lock.
+        """
         with self._watching:
             if self._is_closing or not self._closing:
                 return
             self._is_closing = True
-        try:
-            self._in_background(self._close_those)
-        except BaseException:
-            self._is_closing = False
-            raise
+            try:
+                self._in_background(self._close_those)
+            except BaseException:
+                self._is_closing = False
+                raise
 
     def _close_those(self) -> None:
-        while True:
+        try:
+            while links := self._next_to_close():
+                self._close_channels(links)
+        except BaseException:
             with self._watching:
-                links, self._closing = self._closing, []
-                if not links:
-                    self._is_closing = False
-                    return
-            self._close_channels(links)
+                self._is_closing = False
+            raise
+
+    def _next_to_close(self) -> list[Link]:
+        """Take what is to be closed; where that is nothing, whoever closes has done so."""
+        with self._watching:
+            links, self._closing = self._closing, []
+            if not links:
+                self._is_closing = False
+            return links
 
     def close_all(self, links: list[Link]) -> None:
         """Close the links' channels, and wait until all that ran in the background has ended.

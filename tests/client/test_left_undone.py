@@ -256,3 +256,55 @@ def test_without_a_thread_to_close_it_a_channel_is_closed_later(
         world.close(third)
     world.close_all([])
     assert third.channel is None
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_closes_while_another_thread_is_about_to_waits_for_the_end(
+    world: BlockingWorld, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    first, second = open_one(world), open_one(world)
+    open_still: list[Link] = []
+
+    def close_all() -> None:
+        world.close_all([second])
+        open_still.extend(link for link in (first, second) if link.channel is not None)
+
+    start, other = threading.Thread.start, threading.Thread(target=close_all)
+
+    def meanwhile(thread: threading.Thread) -> None:
+        if thread.name == "etcd-pinwheel" and not other.ident:
+            start(other)
+            other.join(0.2)  # it may be over by now, and must not be
+            if fails:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", meanwhile)
+        world.close(first)
+        other.join()
+    assert open_still == []
+
+
+@pytest.mark.process
+def test_closing_that_failed_does_not_keep_anybody_from_closing(
+    world: BlockingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = open_one(world), open_one(world)
+    begun = threading.Event()
+
+    def fail(links: list[Link]) -> None:
+        close_channels(links)
+        begun.set()
+        raise MemoryError
+
+    close_channels = world._close_channels
+    with monkeypatch.context() as patch:
+        patch.setattr(world, "_close_channels", fail)
+        patch.setattr(threading, "excepthook", lambda _: None)
+        world.close(first)
+        assert begun.wait(SOON)
+        world.close_all([])
+    world.close_all([second])
+    assert second.channel is None
