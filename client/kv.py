@@ -17,7 +17,7 @@ from ..protos.etcdserverpb import (
 from ..protos.rpcs import KV_COMPACT, KV_DELETE_RANGE, KV_PUT, KV_RANGE
 from . import exactly_once
 from .call import Call
-from .errors import InvalidArgument
+from .errors import FutureRevision, InvalidArgument
 from .flow import Flow, Series
 from .keys import KeyLike, LeaseLike, to_bytes, to_lease_id, to_range
 from .results import CompactResult, DeleteResult, KeyValue, PutResult, RangeResult
@@ -174,27 +174,47 @@ def pages(
     """Read a large range in pages, in the order of keys, all of one and the same revision.
 
     The revision is the first page's unless one is given. ``timeout`` is for each page. There is
-    always a first page; it is empty when the range is. Raises Compacted when the revision is
-    compacted away before the last page; then the pages must be read again from the start.
+    always a first page; it is empty when the range is. ``serializable``: let any member answer from
+    what it has, which may be old; a later page whose member has not come to the revision yet is
+    read with a quorum. Raises Compacted when the revision is compacted away before the last page;
+    then the pages must be read again from the start. Raises FutureRevision where the first page
+    does.
     """
     if page_size < 1:
         raise InvalidArgument(f"page_size: at least 1 is needed, not {page_size}")
     start, end = to_range(key, range_end, prefix, from_key)
+    read = _read_page  # which tells whether the revision exists
     while True:
-        page: RangeResult = yield range_(
-            call,
+        request = range_request(
             start,
             end or None,
             limit=page_size,
             revision=revision,
             serializable=serializable,
             keys_only=keys_only,
-            timeout=timeout,
         )
+        page: RangeResult = yield read(call, request, timeout)
         if not page.more or not page.kvs:
             return
         revision = revision or page.revision
         start = page.kvs[-1].key + b"\0"
+        read = _read_later_page if serializable else _read_page
+
+
+def _read_page(call: Call, request: RangeRequest, timeout: float | None) -> Flow[RangeResult]:
+    return call(KV_RANGE, request, timeout, RangeResult.of, need=_need(request.serializable))
+
+
+def _read_later_page(call: Call, request: RangeRequest, timeout: float | None) -> Flow[RangeResult]:
+    """Read as of a revision that exists, though perhaps not on the member that is asked first."""
+    deadline = call.deadline(timeout)
+    try:
+        return (yield from _read_page(call, request, timeout))
+    except FutureRevision:
+        again = RangeRequest()
+        again.CopyFrom(request)
+        again.serializable = False
+        return (yield from _read_page(call, again, call.left(deadline)))
 
 
 def put(
