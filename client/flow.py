@@ -165,7 +165,7 @@ def iterating(
 
     def method(self: BlockingFace, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         steps = series(self._call, *args, **kwargs)
-        flow = next(steps, None)
+        flow = _begin(steps)
         while flow is not None:
             result = self._run(flow)
             yield result
@@ -181,13 +181,21 @@ def async_iterating(
 
     async def method(self: AwaitingFace, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         steps = series(self._call, *args, **kwargs)
-        flow = next(steps, None)
+        flow = _begin(steps)
         while flow is not None:
             result = await self._run(flow)
             yield result
             flow = _proceed(steps, result)
 
     return dress(method, series, "AsyncIterator[{}]")
+
+
+def _begin(steps: Series[T]) -> Flow[T] | None:
+    """Take a series' first operation. Raises InvalidArgument."""
+    try:
+        return next(steps, None)
+    except (TypeError, ValueError) as error:
+        raise_as_misuse(error)
 
 
 def _proceed(steps: Series[T], result: T) -> Flow[T] | None:
