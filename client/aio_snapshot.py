@@ -16,8 +16,8 @@ from ..protos.rpcs import MAINTENANCE_SNAPSHOT
 from .aio_streams import AsyncStreams
 from .channels import call_failed
 from .flow import CallFailed
+from .partial_file import PartialFile
 from .snapshot import (
-    PartialFile,
     Snapshot,
     SnapshotProgress,
     SnapshotReceiver,

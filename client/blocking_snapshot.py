@@ -16,8 +16,8 @@ from .blocking_streams import BlockingStreams
 from .channels import call_failed
 from .flow import CallFailed
 from .interrupts import interruptible
+from .partial_file import PartialFile
 from .snapshot import (
-    PartialFile,
     Snapshot,
     SnapshotProgress,
     SnapshotReceiver,

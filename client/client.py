@@ -88,6 +88,7 @@ class Maintenance:
         long as it takes, once it has begun within the client's timeout.
 
         Raises SnapshotCorrupt, ConnectionLost, OSError (disk full, ...); no file is left then.
+        Raises FileExistsError while another snapshot is being written there.
         """
         return blocking_snapshot.save(
             self._streams, path, endpoint=endpoint, progress=progress, timeout=timeout

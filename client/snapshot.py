@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
-from typing import BinaryIO, Final, Self, TypeAlias
+from typing import Final, TypeAlias
 
 from ..protos.errors import Code
 from ..protos.etcdserverpb import SnapshotResponse
@@ -98,62 +95,6 @@ class SnapshotReceiver:
                 f"but its trailer says {self._tail.hex()}"
             )
         return Snapshot(self.received_bytes, self._tail, self._revision, self._version)
-
-
-class PartialFile:
-    """A file under ``<path>.part``, for the owner's eyes only, until it is complete.
-
-    Used in ``with``: leaving it without :meth:`commit` leaves nothing behind.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
-        self._part = self._path.with_name(self._path.name + ".part")
-        self._part.unlink(missing_ok=True)
-        descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self._file: BinaryIO = os.fdopen(descriptor, "wb")
-        self._committed = False
-
-    def write(self, data: bytes) -> None:
-        """Add bytes. Raises OSError, e.g. on a full disk."""
-        with self._naming_the_file():
-            self._file.write(data)
-
-    def commit(self) -> None:
-        """Make the file durable and give it its name, in place of an older one."""
-        with self._naming_the_file():
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._part.replace(self._path)
-        self._committed = True
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-    def discard(self) -> None:
-        """Leave nothing behind, unless it was committed."""
-        if self._committed:
-            return
-        self._part.unlink(missing_ok=True)
-        with suppress(OSError):  # what is still buffered may not fit on a full disk
-            self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.discard()
-
-    @contextmanager
-    def _naming_the_file(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            error.filename = error.filename or str(self._part)
-            raise
 
 
 _TRY_ELSEWHERE: Final = (

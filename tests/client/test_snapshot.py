@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -26,7 +28,8 @@ from etcd_pinwheel import (
     SnapshotCorrupt,
     TimedOut,
 )
-from etcd_pinwheel.client.snapshot import PartialFile, SnapshotReceiver
+from etcd_pinwheel.client.partial_file import PartialFile
+from etcd_pinwheel.client.snapshot import SnapshotReceiver
 from etcd_pinwheel.protos.etcdserverpb import SnapshotRequest, SnapshotResponse
 from etcd_pinwheel.protos.rpcs import MAINTENANCE_SNAPSHOT
 from etcd_pinwheel.server_stub.local import FaultProxy, LocalMember
@@ -100,6 +103,87 @@ def test_a_full_disk_is_named_and_leaves_nothing(
         with pytest.raises(OSError, match=r"No space left.*s\.db\.part"):
             part.commit()
     assert os.listdir(tmp_path) == []
+
+
+def test_one_at_a_time_writes_to_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with PartialFile(path) as first:
+        first.write(b"first")
+        with pytest.raises(FileExistsError, match=r"another snapshot.*s\.db\.part"):
+            PartialFile(path)
+        first.commit()
+    assert path.read_bytes() == b"first"
+    with PartialFile(path) as second:
+        second.write(b"second")
+        second.commit()
+    assert path.read_bytes() == b"second"
+    assert os.listdir(tmp_path) == ["s.db"]
+
+
+@pytest.mark.parametrize("left", ["file", "link", "unreadable"])
+def test_what_a_dead_writer_left_is_no_obstacle(tmp_path: Path, left: str) -> None:
+    path, partial, elsewhere = tmp_path / "s.db", tmp_path / "s.db.part", tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"not ours")
+    if left == "link":
+        partial.symlink_to(elsewhere)
+    else:
+        partial.write_bytes(b"left over, and longer")
+        partial.chmod(0o644 if left == "file" else 0)
+    with PartialFile(path) as part:
+        assert stat.S_IMODE(partial.lstat().st_mode) == 0o600
+        part.write(b"new")
+        part.commit()
+    assert path.read_bytes() == b"new"
+    assert elsewhere.read_bytes() == b"not ours"
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "s.db"]
+
+
+def test_a_file_of_somebody_elses_gets_no_name_and_stays(tmp_path: Path) -> None:
+    partial = tmp_path / "s.db.part"
+    with PartialFile(tmp_path / "s.db") as part:
+        part.write(b"ours")
+        partial.unlink()
+        partial.write_bytes(b"theirs")
+        with pytest.raises(FileNotFoundError, match=r"somebody took it away.*s\.db\.part"):
+            part.commit()
+    assert os.listdir(tmp_path) == ["s.db.part"]
+    assert partial.read_bytes() == b"theirs"
+
+
+def test_without_locks_the_last_who_began_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(_descriptor: int, _how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with PartialFile(tmp_path / "s.db") as first, PartialFile(tmp_path / "s.db") as second:
+        second.write(b"second")
+        with pytest.raises(FileNotFoundError):
+            first.commit()
+        second.commit()
+    assert os.listdir(tmp_path) == ["s.db"]
+    assert (tmp_path / "s.db").read_bytes() == b"second"
+
+
+def test_a_file_that_was_taken_for_left_over_before_it_was_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked: list[int] = []
+
+    def meanwhile(descriptor: int, how: int) -> None:
+        if not locked:
+            (tmp_path / "s.db.part").unlink()
+        locked.append(descriptor)
+        flock(descriptor, how)
+
+    flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
+    with PartialFile(tmp_path / "s.db") as part:
+        part.write(b"new")
+        part.commit()
+    assert (tmp_path / "s.db").read_bytes() == b"new"
+    assert len(locked) == 2
 
 
 # Over the wire
