@@ -28,7 +28,7 @@ from .errors import ClientClosed, ConfigError, DiscoveryFailed, EtcdError
 from .flow import AwaitChange, CallFailed, Flow, LookUp, Send
 from .members import Member
 from .roster import Roster
-from .srv import SrvRecord, SrvResolver, dns_resolver, endpoints_of, srv_names
+from .srv import SrvRecord, SrvResolver, dns_resolver, endpoints_of, records_of, srv_names
 
 FIRST_PAUSE_SECONDS: Final = 0.25
 """How soon DNS is asked again, while no endpoint is known; each next time, after twice as long."""
@@ -164,10 +164,11 @@ class Discovery:
                 failures = 0
             except ClientClosed:
                 return
-            except EtcdError as error:
+            except Exception as error:  # whatever it is, it may be over the next time
                 failures += 1
-                self._call.connections.missing = str(error)
-                events.endpoints_sync_failed(str(error), failures)
+                told = str(error) if isinstance(error, EtcdError) else repr(error)
+                self._call.connections.missing = told
+                events.endpoints_sync_failed(told, failures)
             pause_seconds = self._pause_seconds(failures)
             if pause_seconds is None:
                 return
@@ -207,7 +208,7 @@ class Discovery:
         assert self._resolver is not None
         try:
             records = yield LookUp(self._resolver, name)
-            return [SrvRecord(*record) for record in records]
+            return records_of(records)
         except EtcdError:
             raise
         except Exception as error:

@@ -8,7 +8,7 @@ or whatever the configuration gives in its place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from .endpoints import Endpoint
 from .errors import ConfigError
@@ -37,6 +37,22 @@ def srv_names(domain: str, service: str | None) -> tuple[str, str]:
     """Name what lists a domain's members: those with TLS, and those without."""
     suffix = f"-{service}" if service else ""
     return f"_etcd-client-ssl{suffix}._tcp.{domain}", f"_etcd-client{suffix}._tcp.{domain}"
+
+
+def records_of(answer: Iterable[Iterable[Any]]) -> list[SrvRecord]:
+    """Read what a resolver returned. Raises ValueError that shows what is no record."""
+    return [_record(each) for each in answer]
+
+
+def _record(given: Iterable[Any]) -> SrvRecord:
+    try:
+        host, *numbers = given
+        record = SrvRecord(host, *map(int, numbers))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{given!r} is no SrvRecord: {error}") from error
+    if not isinstance(host, str):
+        raise ValueError(f"{given!r} is no SrvRecord: its host is no str")
+    return record
 
 
 def endpoints_of(secure: Iterable[SrvRecord], plain: Iterable[SrvRecord]) -> tuple[Endpoint, ...]:

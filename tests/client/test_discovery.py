@@ -220,6 +220,54 @@ def test_one_list_that_cannot_be_had_and_no_answer_change_nothing() -> None:
         assert str(stage.roster) == "http://a:1"
 
 
+@pytest.mark.parametrize(
+    "oddly",
+    [
+        (0, 0, 2379, "10.0.0.1"),  # in the order of RFC 2782
+        ("10.0.0.1",),
+        ("10.0.0.1", None),
+        ("10.0.0.1", "two"),
+        ("10.0.0.1", 2379, 0, 0, "more"),
+        (b"10.0.0.1", 2379),
+        None,
+    ],
+)
+def test_what_is_no_record_is_a_failure_of_discovery_and_dns_is_asked_again(oddly: Any) -> None:
+    stage = Stage(discovery_srv="example.com")
+    with pytest.raises(DiscoveryFailed, match=r"ssl.* could not be looked up: .* is no SrvRecord"):
+        answer(stage.discovery.once(), [[ONE, oddly]])
+    flow = stage.discovery.in_background()
+    next(flow)
+    step = flow.send([oddly])
+    assert "is no SrvRecord" in stage.connections.reasons()["discovery_srv"]
+    assert isinstance(step, AwaitChange)
+    stage.now += 1
+    assert isinstance(flow.send(None), LookUp)
+
+
+def test_a_mistake_in_the_background_is_told_and_not_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage(discovery_srv="example.com")
+    flow = stage.discovery.in_background()
+    next(flow)
+    flow.send([])
+
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.roster, "change", no_thread)
+        assert isinstance(flow.send([TWO]), AwaitChange)
+    assert "can't start new thread" in stage.connections.reasons()["discovery_srv"]
+    stage.now += 1
+    assert isinstance(flow.send(None), LookUp)
+    flow.send([])
+    with pytest.raises(StopIteration):
+        flow.send([TWO])
+    assert list(stage.connections.view()) == [TWO_URL]
+
+
 def asking(stage: Stage) -> tuple[Any, Send]:
     """A client that is served at one address, and asks at the first of those that DNS says."""
     stage.roster.change("a:1", "set")
