@@ -56,7 +56,7 @@ class Config:
     ca: PathLike | bytes | None = None
     """TLS settings of the https and unixs endpoints that have none of their own; see Tls."""
     cert: PathLike | bytes | None = None
-    key: PathLike | bytes | None = None
+    key: PathLike | bytes | None = field(default=None, repr=False)
     server_name: str | None = None
     keepalive_time: float | None = 10.0
     """How often a connection in use is pinged to find out whether the peer is still there; None:

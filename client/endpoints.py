@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
@@ -29,7 +29,7 @@ class Tls:
     """Certificates of the authorities to trust; None: the list that grpc brings along."""
     cert: PathLike | bytes | None = None
     """The client's own certificate, for servers that ask for one."""
-    key: PathLike | bytes | None = None
+    key: PathLike | bytes | None = field(default=None, repr=False)
     server_name: str | None = None
     """The name that the member's certificate must carry, where it is not the endpoint's host."""
 
@@ -159,6 +159,8 @@ def read_pem(field: str, source: PathLike | bytes | None) -> bytes | None:
     """Fetch PEM data given as bytes or as a path."""
     if source is None or isinstance(source, bytes):
         return source
+    if isinstance(source, str) and "-----BEGIN " in source:  # which no error may repeat
+        raise ConfigError(field, "PEM is to be given as bytes; a str is a path")
     try:
         return Path(source).read_bytes()
     except OSError as error:

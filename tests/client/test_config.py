@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import sign
 
 from etcd_pinwheel import AsyncClient, Client, Config, ConfigError, Endpoint, Tls
 from etcd_pinwheel.client.config import settle
@@ -190,6 +191,21 @@ def test_nothing_tells_the_password(face: Any) -> None:
     assert "alice" in repr(client.config)
     for thing in (client, client.config, client._call.credentials, vars(client._call)):
         assert "secret" not in repr(thing)
+
+
+@pytest.mark.parametrize("face", [Client, AsyncClient])
+def test_nothing_tells_the_private_key(face: Any, tmp_path: Path) -> None:
+    key, cert = sign(tmp_path, "alice").pems
+    endpoint = Endpoint("https://a", Tls(cert=cert, key=key))
+    client = face([endpoint, "https://b"], cert=cert, key=key)
+    line = key.decode().splitlines()[1]
+    for thing in (client, client.config, endpoint, endpoint.tls, client.config.endpoints):
+        assert line not in repr(thing)
+    with pytest.raises(ConfigError, match="PEM is to be given as bytes") as caught:
+        face(["https://b"], cert=cert, key=key.decode())
+    assert caught.value.field == "key"
+    assert line not in str(caught.value)
+    assert caught.value.__context__ is None
 
 
 @pytest.mark.parametrize(
