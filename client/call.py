@@ -468,7 +468,8 @@ class Call:
         if trouble.failure is Failure.TIMED_OUT:
             self._cut_short.spend()
         story.add(link, trouble)
-        verdict = self._table.judge(trouble, story.rpc, story.kind)
+        has_password = self.credentials is not None
+        verdict = self._table.judge(trouble, story.rpc, story.kind, has_password=has_password)
         if (yield from self._has_another_token(story, verdict, token, now)):
             return
         if verdict in (Verdict.FAIL_OVER, Verdict.FAIL_OVER_AND_RETURN):

@@ -191,6 +191,10 @@ TOKEN_REFUSALS: Final = frozenset(
 """What is said of a token that expired, is older than the last change of users and roles, or was
 not sent; each time before anything was carried out."""
 
+_OUTDATED: Final = frozenset({table.AUTH_OLD_REVISION.text, table.STORE_AUTH_OLD_REVISION.text})
+"""What of that is said also of who is known by a certificate, when users or roles change between a
+call's arrival and its turn. Each call is looked up anew, so the next one is right."""
+
 
 def diagnose(failed: CallFailed, *, time_left: bool) -> Trouble:
     """Find out what happened. ``time_left``: whether the call's own deadline is yet to come."""
@@ -285,10 +289,18 @@ class ErrorTable:
             return of_request
         return Kind.REPEATABLE if rpc in self.repeatable else Kind.NON_REPEATABLE
 
-    def judge(self, trouble: Trouble, rpc: Rpc[Any, Any], kind: Kind) -> Verdict:
-        """Find what to do about a failed attempt."""
+    def judge(
+        self, trouble: Trouble, rpc: Rpc[Any, Any], kind: Kind, *, has_password: bool = True
+    ) -> Verdict:
+        """Find what to do about a failed attempt.
+
+        ``has_password``: whether the client gets tokens, rather than be known by its certificate
+        or by nothing.
+        """
         row = self.exceptions.get(trouble.text) or self.exceptions.get(trouble.code)
         verdict = _of_kind(row or self.rows[trouble.cause], kind)
+        if verdict is Verdict.REFRESH_TOKEN and not has_password and trouble.text in _OUTDATED:
+            return Verdict.RETRY
         if verdict is Verdict.REFRESH_TOKEN and self.refreshed and rpc not in self.refreshed:
             return Verdict.RETURN
         return verdict
