@@ -9,11 +9,11 @@ from typing import TypeAlias
 import grpc
 
 from ..protos.errors import Code
-from .config import Config
+from .config import ChannelArgument, Config
 from .endpoints import Endpoint, Tls, read_pem
 from .flow import CallFailed
 
-Options: TypeAlias = Sequence[tuple[str, int | str]]
+Options: TypeAlias = Sequence[tuple[str, ChannelArgument]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def channel_setup(config: Config, endpoint: Endpoint) -> ChannelSetup:
 
 
 def _options(config: Config) -> Options:
-    options: list[tuple[str, int | str]] = [
+    options: list[tuple[str, ChannelArgument]] = [
         # Channels with equal arguments would share one connection, and its backoff
         ("grpc.use_local_subchannel_pool", 1),
         # grpc's own policy over the channel's one address: of all it alone reconnects by itself

@@ -11,8 +11,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Number
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, SupportsInt, TypeAlias, TypedDict
 
 from .endpoints import Endpoint, PathLike, Tls, parse_endpoints
 from .errors import ConfigError
@@ -22,6 +23,9 @@ from .srv import SrvResolver
 
 if TYPE_CHECKING:
     from .generations import Generation
+
+ChannelArgument: TypeAlias = int | str | SupportsInt
+"""A number, a text, or an object of grpc's that stands for a pointer."""
 
 ENVIRONMENT_PREFIX: Final = "ETCD_PINWHEEL_"
 
@@ -74,8 +78,9 @@ class Config:
     """How many calls may be under way again at once; the others wait for their turn."""
     max_receive_bytes: int = 2**31 - 1
     """The largest reply that is taken."""
-    grpc_options: Mapping[str, int | str] = field(default_factory=dict)
-    """Channel arguments of grpc's own, for what has no setting here."""
+    grpc_options: Mapping[str, ChannelArgument] = field(default_factory=dict)
+    """Channel arguments of grpc's own, for what has no setting here. Some are objects of grpc's,
+    e.g. a cache of TLS sessions."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "endpoints", self._own_endpoints())
@@ -158,7 +163,7 @@ class Settings(TypedDict, total=False):
     retry_backoff_max: float
     max_concurrent_retries: int
     max_receive_bytes: int
-    grpc_options: Mapping[str, int | str]
+    grpc_options: Mapping[str, ChannelArgument]
 
 
 _SECONDS: Final = (
@@ -291,7 +296,8 @@ def _check_channel_arguments(options: Mapping[Any, Any]) -> None:
     for name, value in options.items():
         if not isinstance(name, str | bytes):
             raise ConfigError("grpc_options", f"a name is needed, not {name!r}")
-        if not isinstance(value, int | str | bytes):
+        number = isinstance(value, Number) and not isinstance(value, int)  # else a pointer to grpc
+        if number or not isinstance(value, str | bytes | SupportsInt):
             raise ConfigError("grpc_options", f"{name!r}: an int or a str is needed, not {value!r}")
         if isinstance(value, int) and not -(2**31) <= value < 2**31:
             raise ConfigError("grpc_options", f"{name!r}: {value} is too large")

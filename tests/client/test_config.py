@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from certificates import sign
+from grpc.experimental.session_cache import ssl_session_cache_lru
 
 from etcd_pinwheel import AsyncClient, Client, Config, ConfigError, Endpoint, Tls
 from etcd_pinwheel.client.config import settle
@@ -149,6 +151,8 @@ def test_a_client_that_was_never_used_needs_no_closing() -> None:
         ({"grpc_options": {"grpc.user_agent": None}}, "grpc_options"),
         ({"grpc_options": {"grpc.max_send_message_length": 1.5}}, "grpc_options"),
         ({"grpc_options": {"grpc.max_send_message_length": 2**31}}, "grpc_options"),
+        ({"grpc_options": {"grpc.max_send_message_length": Decimal(5)}}, "grpc_options"),
+        ({"grpc_options": {"grpc.max_send_message_length": object()}}, "grpc_options"),
         ({"grpc_options": {5: 1}}, "grpc_options"),
         ({"cert": "c.pem"}, "key"),
         ({"username": "alice"}, "password"),
@@ -183,6 +187,14 @@ def test_a_name_and_a_password_from_anywhere(tmp_path: Path) -> None:
         assert (config.username, config.password) == ("alice", "secret")
     mixed = settle(arguments={"username": "bob"}, file=path)
     assert (mixed.username, mixed.password) == ("bob", "secret")
+
+
+@pytest.mark.parametrize("face", [Client, AsyncClient])
+def test_objects_of_grpcs_own_are_channel_arguments(face: Any) -> None:
+    options = {"grpc.ssl_session_cache": ssl_session_cache_lru(4), "grpc.enable_retries": True}
+    client = face("https://127.0.0.1:1", grpc_options=options)
+    arguments = client._world.roster.setup(client.config.endpoints[0]).options
+    assert set(options.items()) <= set(arguments)
 
 
 @pytest.mark.parametrize("face", [Client, AsyncClient])

@@ -49,7 +49,7 @@ TYPES = {
     "PathLike | bytes | None": "path or bytes",
     "SrvResolver | None": "callable",
     "Mapping[str, Any]": "table",
-    "Mapping[str, int | str]": "table",
+    "Mapping[str, ChannelArgument]": "table",
 }
 
 
