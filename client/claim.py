@@ -19,20 +19,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from ..protos.rpcs import KV_TXN
 from .call import Call
 from .compare import create_revision, lease, mod_revision
-from .error_handler import Kind
+from .error_handler import Kind, Trouble, error_class
 from .errors import (
     CallError,
     EtcdError,
     InvalidArgument,
     LearnerCannotServe,
+    LeaseNotFound,
     NoLeader,
     NotSent,
     OutcomeUnknown,
+    Refused,
     ReplyTooLarge,
     TooManyRequests,
 )
@@ -205,26 +207,63 @@ def key_of(prefix: bytes, lease_id: int) -> bytes:
     return prefix + b"%x" % lease_id
 
 
-def settled(attempt: Callable[[float], Flow[T]], seconds: float) -> Flow[T]:
-    """Repeat what may be repeated until its outcome is known, or so many seconds have passed."""
+Attempt: TypeAlias = Callable[[float, list[Trouble]], Flow[T]]
+"""Makes a call of so many seconds; the list takes the troubles after which it may have been carried
+out."""
+
+
+def settled(attempt: Attempt[T], seconds: float) -> Flow[T]:
+    """Repeat what may be repeated until its outcome is known, or so many seconds have passed.
+
+    Where an attempt may have been carried out, a later one that was refused, or not even sent,
+    does not say that nothing has changed: OutcomeUnknown is raised then. LeaseNotFound stays, for
+    whatever was carried out is gone with the lease.
+    """
+    doubts: list[Trouble] = []
+    attempts, waited_seconds = 0, 0.0
     pause_seconds = FIRST_PAUSE_SECONDS
     while True:
+        of_this_one: list[Trouble] = []
         try:
-            return (yield from attempt(seconds))
+            return (yield from attempt(seconds, of_this_one))
         except CallError as error:
+            doubts += of_this_one
+            attempts += error.attempts
+            waited_seconds += error.elapsed_seconds
             seconds -= error.elapsed_seconds + pause_seconds
             if seconds <= 0 or not passes(error):
+                if doubts and _says_that_nothing_changed(error):
+                    raise _unknown(doubts[-1], error, attempts, waited_seconds) from error
                 raise
         yield Sleep(pause_seconds)
+        waited_seconds += pause_seconds
         pause_seconds = min(2 * pause_seconds, LAST_PAUSE_SECONDS)
+
+
+def _says_that_nothing_changed(error: CallError) -> bool:
+    return isinstance(error, NotSent | Refused) and not isinstance(error, LeaseNotFound)
+
+
+def _unknown(doubt: Trouble, last: CallError, attempts: int, seconds: float) -> CallError:
+    """Make the error of a call that may have been carried out, and failed otherwise in the end."""
+    return error_class(doubt)(
+        f"{doubt.text}; later: {last.text}",
+        code=doubt.code,
+        rpc=last.rpc,
+        endpoint=last.endpoint,
+        attempts=attempts,
+        elapsed_seconds=seconds,
+        reasons=last.reasons,
+    )
 
 
 def _settled(call: Call, txn: Txn, timeout: float | None) -> Flow[TxnResult]:
     """Carry out a transaction that may be repeated."""
     request = txn.to_request()
 
-    def attempt(seconds: float) -> Flow[TxnResult]:
-        return call(KV_TXN, request, seconds, TxnResult.of, kind=Kind.REPEATABLE)
+    def attempt(seconds: float, doubts: list[Trouble]) -> Flow[TxnResult]:
+        kind = Kind.REPEATABLE
+        return call(KV_TXN, request, seconds, TxnResult.of, kind=kind, doubts=doubts)
 
     return settled(attempt, call.timeout_seconds if timeout is None else timeout)
 

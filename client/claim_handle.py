@@ -21,6 +21,7 @@ from .call import Call
 from .claim import Line
 from .claim_loss import ClaimLoss, Sentinel
 from .compare import Compare, create_revision
+from .error_handler import Trouble
 from .errors import (
     ClientClosed,
     ClientForked,
@@ -81,7 +82,7 @@ def lease_of_its_own(call: Call, ttl: int | None) -> lease.Opening:
     """Have the lease of a claim granted, and keep it alive."""
     seconds = ttl or 0  # None was checked
     return lambda: claim.settled(
-        lambda left: lease.lease(call, seconds, timeout=left)(), call.timeout_seconds
+        lambda left, doubts: lease.kept(call, seconds, 0, left, doubts), call.timeout_seconds
     )
 
 
@@ -186,8 +187,8 @@ class ClaimHandle(Generic[AnyClaimLoss]):
         self._leave_place()
 
     def _revoke(self, timeout: float | None) -> Recipe[None]:
-        def attempt(seconds: float) -> Flow[lease.LeaseRevocation]:
-            return lease.revoke(self._call, self._lease.id, timeout=seconds)
+        def attempt(seconds: float, doubts: list[Trouble]) -> Flow[lease.LeaseRevocation]:
+            return lease.revoked(self._call, self._lease.id, seconds, doubts)
 
         seconds = self._call.timeout_seconds if timeout is None else timeout
         with suppress(LeaseNotFound):  # it was revoked, or has expired

@@ -25,7 +25,7 @@ from ..protos.rpcs import (
 )
 from .call import Call
 from .callbacks import call_all
-from .error_handler import Kind
+from .error_handler import Kind, Trouble
 from .errors import InvalidArgument, LeaseLost, LeaseNotFound, Unauthenticated
 from .flow import Flow
 from .keep_alive import Keeper, LossReason
@@ -78,19 +78,20 @@ def grant(
 
     ``id`` 0 lets the server choose. Raises LeaseExists when the id is taken.
     """
-    if not 0 < ttl <= MAX_TTL_SECONDS:
-        raise InvalidArgument(f"ttl is {ttl}: 1 to {MAX_TTL_SECONDS} seconds are possible")
-    # Repeated with an id of our own, a grant would find its own first attempt in the way
-    kind = Kind.NON_REPEATABLE if id else None
-    request = LeaseGrantRequest(TTL=ttl, ID=id)
-    reply = yield from call(LEASE_LEASE_GRANT, request, timeout, kind=kind)
-    return LeaseGrant(reply.ID, reply.TTL, Header.of(reply.header))
+    return _grant(call, ttl, id, timeout)
 
 
 def revoke(call: Call, lease: LeaseLike, *, timeout: float | None = None) -> Flow[LeaseRevocation]:
     """End a lease, and delete its keys. Raises LeaseNotFound."""
+    return revoked(call, lease, timeout)
+
+
+def revoked(
+    call: Call, lease: LeaseLike, timeout: float | None, doubts: list[Trouble] | None = None
+) -> Flow[LeaseRevocation]:
+    """End a lease; ``doubts`` takes the troubles after which that may have happened."""
     request = LeaseRevokeRequest(ID=to_lease_id(lease))
-    reply = yield from call(LEASE_LEASE_REVOKE, request, timeout)
+    reply = yield from call(LEASE_LEASE_REVOKE, request, timeout, doubts=doubts)
     return LeaseRevocation(reply.header.revision, Header.of(reply.header))
 
 
@@ -132,13 +133,28 @@ def lease(
     ``ttl``: seconds that it outlives us. ``id`` 0 lets the server choose; LeaseExists is raised
     when it is taken. ``timeout``: seconds for the grant alone.
     """
+    return lambda: kept(call, ttl, id, timeout)
 
-    def opening() -> Flow[tuple[LeaseGrant, Keeper]]:
-        asked_at = time.monotonic()
-        granted = yield from grant(call, ttl, id=id, timeout=timeout)
-        return granted, Keeper.granted(granted.id, granted.ttl, asked_at)
 
-    return opening
+def kept(
+    call: Call, ttl: int, lease_id: int, timeout: float | None, doubts: list[Trouble] | None = None
+) -> Flow[tuple[LeaseGrant, Keeper]]:
+    """Have a lease granted; ``doubts`` takes the troubles after which that may have happened."""
+    asked_at = time.monotonic()
+    granted = yield from _grant(call, ttl, lease_id, timeout, doubts)
+    return granted, Keeper.granted(granted.id, granted.ttl, asked_at)
+
+
+def _grant(
+    call: Call, ttl: int, lease_id: int, timeout: float | None, doubts: list[Trouble] | None = None
+) -> Flow[LeaseGrant]:
+    if not 0 < ttl <= MAX_TTL_SECONDS:
+        raise InvalidArgument(f"ttl is {ttl}: 1 to {MAX_TTL_SECONDS} seconds are possible")
+    # Repeated with an id of our own, a grant would find its own first attempt in the way
+    kind = Kind.NON_REPEATABLE if lease_id else None
+    request = LeaseGrantRequest(TTL=ttl, ID=lease_id)
+    reply = yield from call(LEASE_LEASE_GRANT, request, timeout, kind=kind, doubts=doubts)
+    return LeaseGrant(reply.ID, reply.TTL, Header.of(reply.header))
 
 
 def keep_alive(call: Call, lease: LeaseLike, *, timeout: float | None = None) -> Opening:

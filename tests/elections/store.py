@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from etcd_pinwheel.client.error_handler import Kind
+from etcd_pinwheel.client.error_handler import Kind, Trouble
 from etcd_pinwheel.protos.etcdserverpb import (
     Compare,
     DeleteRangeResponse,
@@ -162,6 +162,7 @@ class StoreCall:
         need: Any = None,
         kind: Kind | None = None,
         repeat: bool = False,
+        doubts: list[Trouble] | None = None,
     ) -> Generator[Message, Any, Any]:
         self.kinds.append(kind)
         reply = yield request
