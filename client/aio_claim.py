@@ -89,7 +89,8 @@ class AsyncClaim(ClaimHandle[AsyncClaimLostSignal]):
 
         Raises WaitTimedOut when those ahead did not go in time, ClaimLost when the lease or the
         claim's key went while it waited, InvalidArgument when this client claims the same thing
-        on the same lease already. Whatever it raises, the claim is withdrawn.
+        on the same lease already. Whatever it raises, the claim is withdrawn; where it could not
+        be, and ``lease`` lives on, that is tried again in the background.
         """
         try:
             await self._follow(self._obtain())
@@ -142,7 +143,10 @@ class AsyncLeadership(AsyncClaim):
         await self._follow(self._rename(value, timeout))
 
     async def resign(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        """Give the lead to the next in line; leaving ``async with`` does this. Twice is fine."""
+        """Give the lead to the next in line; leaving ``async with`` does this. Twice is fine.
+
+        Where it fails, and ``lease`` lives on, it is tried again in the background.
+        """
         await self._give_up(timeout)
 
 
@@ -155,5 +159,8 @@ class AsyncLock(AsyncClaim):
     """
 
     async def release(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        """Give it to the next in line; leaving ``async with`` does this. Twice is fine."""
+        """Give it to the next in line; leaving ``async with`` does this. Twice is fine.
+
+        Where it fails, and ``lease`` lives on, it is tried again in the background.
+        """
         await self._give_up(timeout)

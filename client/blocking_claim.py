@@ -85,7 +85,8 @@ class Claim(ClaimHandle[ClaimLostSignal]):
 
         Raises WaitTimedOut when those ahead did not go in time, ClaimLost when the lease or the
         claim's key went while it waited, InvalidArgument when this client claims the same thing
-        on the same lease already. Whatever it raises, the claim is withdrawn.
+        on the same lease already. Whatever it raises, the claim is withdrawn; where it could not
+        be, and ``lease`` lives on, that is tried again in the background.
         """
         try:
             self._follow(self._obtain())
@@ -138,7 +139,10 @@ class Leadership(Claim):
         self._follow(self._rename(value, timeout))
 
     def resign(self, *, timeout: float | None = None) -> None:
-        """Give the lead to the next in line; leaving ``with`` does this. Twice is fine."""
+        """Give the lead to the next in line; leaving ``with`` does this. Twice is fine.
+
+        Where it fails, and ``lease`` lives on, it is tried again in the background.
+        """
         self._give_up(timeout)
 
 
@@ -151,5 +155,8 @@ class Lock(Claim):
     """
 
     def release(self, *, timeout: float | None = None) -> None:
-        """Give it to the next in line; leaving ``with`` does this. Twice is fine."""
+        """Give it to the next in line; leaving ``with`` does this. Twice is fine.
+
+        Where it fails, and ``lease`` lives on, it is tried again in the background.
+        """
         self._give_up(timeout)

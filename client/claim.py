@@ -184,6 +184,25 @@ def leave(
     yield from _settled(call, Txn().when(own).then(delete(key)), timeout)
 
 
+def leave_at_last(
+    call: Call, key: bytes, lease_id: int, fence: int | None, wanted: Callable[[], bool]
+) -> Flow[bool]:
+    """Give a claim up, for as long as that takes; tell whether it is given up.
+
+    It is not if that is refused, the client is closed, or it is not wanted any more.
+    """
+    while wanted():
+        try:
+            yield from leave(call, key, lease_id, fence)
+        except EtcdError as error:
+            if not passes(error):
+                return False
+            yield Sleep(RECHECK_SECONDS)
+        else:
+            return True
+    return False
+
+
 def still_held(call: Call, own: KeyValue, wanted: Callable[[], bool]) -> Flow[int]:
     """Read whether a claim is there, for as long as that takes; the revision, or 0: it is not.
 

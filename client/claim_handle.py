@@ -3,7 +3,9 @@
 Making the claim, waiting in line and giving it up are recipes. Whatever ends the wait (time,
 Ctrl-C, a cancelled task, a lost lease) takes the candidate out of the line before it is raised.
 Where the lease was granted for the claim it is revoked, which makes an end of whatever a lost
-answer may have left behind, or a late request may still want to bring about.
+answer may have left behind, or a late request may still want to bring about; if that fails, the
+lease expires. On somebody else's lease the key is deleted; if that fails, it is tried again in the
+background, for as long as the client lives.
 """
 
 from __future__ import annotations
@@ -103,12 +105,14 @@ class ClaimHandle(Generic[AnyClaimLoss]):
         self._clock = clock
         self._backoff = Backoff(Random(), FIRST_PAUSE_SECONDS)
         self._begun = self._holds = self._withdrawn = False
+        self._is_leaving = False
+        """Whether it goes on to give itself up in the background."""
         self._own: KeyValue | None = None
         self._sentinel: Sentinel | None = None
         self._waiting: WatchHandle[Any] | None = None
         self._lost: AnyClaimLoss | None = None
-        self._place: bytes | None = None
-        """Under which key it is among the client's claims."""
+        self._place: list[bytes] = []
+        """Under which key it is among the client's claims. Whoever takes that out leaves it."""
 
     @property
     def key(self) -> bytes:
@@ -158,13 +162,13 @@ class ClaimHandle(Generic[AnyClaimLoss]):
         self._begun = True
         if self._asked.own_lease:
             yield Open(self._lease)
-        self._take_place()
+        yield from self._take_place()
         try:
             yield from self._stand()
         except GeneratorExit:
             raise
         except BaseException:
-            with suppress(EtcdError):  # then it goes with its lease
+            with suppress(EtcdError):  # then it goes with its lease, or is left later
                 yield from self._withdraw()
             raise
         self._holds = True
@@ -175,16 +179,18 @@ class ClaimHandle(Generic[AnyClaimLoss]):
             return
         self._stop(LossReason.RESIGNED)
         if not self._asked.own_lease:
-            fence = self._own.create_revision if self._own else None
-            key = claim.key_of(self._asked.prefix, self._lease.id)
-            yield from ask(claim.leave(self._call, key, self._lease.id, fence, timeout))
+            try:
+                yield from ask(claim.leave(self._call, *self._entered(), timeout))
+            except BaseException:
+                self._leave_later()
+                raise
         elif self._lease._to_revoke:
             self._lease._stop(LossReason.REVOKED)
             yield from self._revoke(timeout)
         else:
             self._lease._stop(LossReason.CLOSED)
-        self._withdrawn = True
         self._leave_place()
+        self._withdrawn = True
 
     def _revoke(self, timeout: float | None) -> Recipe[None]:
         def attempt(seconds: float, doubts: list[Trouble]) -> Flow[lease.LeaseRevocation]:
@@ -200,14 +206,44 @@ class ClaimHandle(Generic[AnyClaimLoss]):
             yield from self._withdraw()
         except EtcdError:
             if not (failing or self._asked.own_lease):
-                raise  # it stays for as long as somebody else's lease does
+                raise  # it stays until it can be left, or somebody else's lease ends
 
     def _abandon(self) -> None:
         """Stop renewing and watching at once, whatever could not be done."""
         self._stop(LossReason.RESIGNED)
+        if not self._asked.own_lease:
+            self._leave_later()
+            return
         self._leave_place()
-        if self._asked.own_lease and self._lease._granted is not None and not self._withdrawn:
+        if self._lease._granted is not None and not self._withdrawn:
             self._lease._stop(LossReason.CLOSED)
+
+    def _leave_later(self) -> None:
+        """Go on to give it up in the background, for on somebody else's lease it would stay.
+
+        It would come to hold the thing when those ahead have gone, and nobody would know.
+        """
+        if self._is_leaving or not self._place:
+            return
+        leaving = claim.leave_at_last(
+            self._call, *self._entered(), wanted=lambda: not self._withdrawn
+        )
+        self._is_leaving = True
+        try:
+            self._streams.begin()
+            self._streams.spawn(leaving, self._has_left)
+        except (ClientClosed, RuntimeError):  # or its loop is, or there is no thread to be had
+            self._has_left(given_up=False)
+
+    def _has_left(self, given_up: bool) -> None:
+        self._is_leaving = False
+        self._leave_place()
+        self._withdrawn = self._withdrawn or given_up
+
+    def _entered(self) -> tuple[bytes, int, int | None]:
+        """Say what there is to leave: its key, its lease, and its fence if that is known."""
+        key = claim.key_of(self._asked.prefix, self._lease.id)
+        return key, self._lease.id, self._own.create_revision if self._own else None
 
     def _rename(self, value: KeyLike, timeout: float | None) -> Recipe[None]:
         """Give the claim another value."""
@@ -222,24 +258,27 @@ class ClaimHandle(Generic[AnyClaimLoss]):
 
     # Its place
 
-    def _take_place(self) -> None:
+    def _take_place(self) -> Recipe[None]:
         """See to it that nothing else in this client has the same key, and would share the hold.
 
-        A key is named for its lease, so the server takes a second claim for the first one.
+        A key is named for its lease, so the server takes a second claim for the first one. One
+        that could not be given up yet is given up first.
         """
         key = claim.key_of(self._asked.prefix, self._lease.id)
+        before = self._streams.claims.get(key)
+        if isinstance(before, ClaimHandle) and before._is_leaving:
+            yield from before._withdraw()
         if self._streams.claims.setdefault(key, self) is not self:
             raise InvalidArgument(
                 f"this lease has claimed {self._asked.prefix[:-1]!r} already, and is not done with"
                 " it; give another lease, or ttl"
             )
-        self._place = key
+        self._place.append(key)
 
     def _leave_place(self) -> None:
         """Let the lease claim the thing anew."""
-        claims = self._streams.claims
-        if self._place is not None and claims.get(self._place) is self:
-            claims.pop(self._place, None)
+        with suppress(IndexError):  # it has no place, or somebody else leaves it just now
+            self._streams.claims.pop(self._place.pop(), None)
 
     # In line
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from etcd_pinwheel import Client, WaitTimedOut
+from etcd_pinwheel import CallError, Client, OutcomeUnknown, WaitTimedOut
 from etcd_pinwheel.server_stub.local import FaultProxy, LocalMember
 
 pytestmark = pytest.mark.process
@@ -93,6 +93,35 @@ def test_a_leader_and_a_candidate_are_overtaken_by_a_compaction(
         assert not waiting.done()
         leadership.resign()
         waiting.result(SOON).resign()
+
+
+def test_a_candidate_that_cannot_be_withdrawn_leaves_the_line_when_it_can(
+    proxy: FaultProxy, connect: Connect, direct: Client, beside: Any
+) -> None:
+    client = connect([proxy.endpoint], timeout=2.0, reconnect_backoff_max=0.2)
+    with client.lease(ttl=TTL) as lease, reign(direct, "a"):
+        mine = getattr(lease, "_inner", lease)
+        waiting = beside(client.election("job").campaign("b", lease=mine, timeout=1.0).open)
+        candidates(direct, 2)
+        proxy.refuse()
+        with pytest.raises((WaitTimedOut, OutcomeUnknown)):  # the latter: before it knew its place
+            waiting.result(SOON)
+        proxy.heal()
+        candidates(direct, 1)
+        assert not lease.lost.is_set()
+
+
+def test_closing_the_client_ends_what_goes_on_in_the_background(
+    proxy: FaultProxy, connect: Connect, direct: Client
+) -> None:
+    client = connect([proxy.endpoint], timeout=2.0)
+    lease = client.lease(ttl=TTL)
+    lease.open()
+    leadership = client.election("job").campaign("a", lease=getattr(lease, "_inner", lease))
+    with pytest.raises(CallError), leadership:
+        proxy.refuse()
+    client.close()
+    assert direct.count("job/", prefix=True) == 1, "as the lease lives on"
 
 
 def test_a_restarted_server_costs_neither_the_lead_nor_the_place_in_line(

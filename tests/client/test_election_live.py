@@ -280,7 +280,7 @@ def test_leaving_while_nobody_answers_raises_nothing(proxy: FaultProxy, connect:
 def test_leaving_on_a_lease_that_lives_on_tells_of_a_failure(
     proxy: FaultProxy, connect: Connect
 ) -> None:
-    """For then the claim stays."""
+    """For then the claim stays, until it can be given up."""
     client = connect([proxy.endpoint], timeout=0.5)
     lease = client.lease(ttl=TTL)
     lease.open()

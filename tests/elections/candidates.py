@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -49,19 +50,40 @@ class Streams:
         self.pump = Pump()
         self._machine = WatchMachine(Random(1))
         self._store = store
+        self.waits = False
+        """Whether what is run in the background waits for the test."""
+        self.background: list[tuple[Any, Callable[[Any], None]]] = []
+        self.closed: Exception | None = None
+
+    def begin(self) -> None:
+        if self.closed:
+            raise self.closed
 
     def watching(self, *, require_leader: bool) -> tuple[WatchMachine, Pump]:
         assert require_leader
         return self._machine, self.pump
 
     def spawn(self, flow: Any, then: Callable[[Any], None]) -> None:
-        step = next(flow)
-        try:
-            while True:
-                asleep = isinstance(step, Sleep)
-                step = flow.send(None if asleep else self._store.answer(step))
-        except StopIteration as stop:
-            then(stop.value)
+        self.background.append((flow, then))
+        if not self.waits:
+            self.work()
+
+    def work(self, *failures: EtcdError) -> int:
+        """Do what waits in the background, whose first requests fail so; count its requests."""
+        requests, left = 0, list(failures)
+        while self.background:
+            flow, then = self.background.pop()
+            try:
+                step = next(flow)
+                while True:
+                    if isinstance(step, Sleep):
+                        step = next(flow)
+                        continue
+                    requests += 1
+                    step = flow.throw(left.pop(0)) if left else flow.send(self._store.answer(step))
+            except StopIteration as stop:
+                then(stop.value)
+        return requests
 
 
 class Lease:
@@ -224,3 +246,30 @@ class Candidate(ClaimHandle[ClaimLoss]):
         if gone and (puts or isinstance(request, LeaseRevokeRequest)):
             raise LeaseNotFound("gone", code=Code.NOT_FOUND)
         return self.store.answer(request)
+
+
+def of_one_client(store: Store, count: int, *, wait: float = math.inf) -> list[Candidate]:
+    """Candidates on one lease that somebody keeps alive for all of them."""
+    one, *others = (Candidate(store, 1, own_lease=False, wait=wait) for _ in range(count))
+    for other in others:
+        other._streams, other.streams = one._streams, one.streams
+        other._lease, other.lease = one._lease, one.lease
+    return [one, *others]
+
+
+def settle(candidates: list[Candidate]) -> None:
+    """Let everybody do what can be done."""
+    active = True
+    while active:
+        steps = [candidate.advance() for candidate in candidates]
+        active = any(steps)
+        for candidate in candidates:
+            candidate.notice()
+
+
+def leading(candidate: Candidate) -> bool:
+    """Whether it believes that it leads, and its condition holds in the store."""
+    if not candidate._holds or candidate._withdrawn:
+        return False
+    kv = candidate.store.keys.get(candidate.key)
+    return kv is not None and kv.create_revision == candidate.fence

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from elections.candidates import Candidate
+from elections.candidates import Candidate, leading, of_one_client, settle
 from elections.store import Store
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,24 +30,6 @@ def line_of(
 ) -> list[Candidate]:
     """Candidates with the leases 1, 2, ..."""
     return [Candidate(store, 1 + each, own_lease=own_lease, wait=wait) for each in range(count)]
-
-
-def settle(candidates: list[Candidate]) -> None:
-    """Let everybody do what can be done."""
-    active = True
-    while active:
-        steps = [candidate.advance() for candidate in candidates]
-        active = any(steps)
-        for candidate in candidates:
-            candidate.notice()
-
-
-def leading(candidate: Candidate) -> bool:
-    """Whether it believes that it leads, and its condition holds in the store."""
-    if not candidate._holds or candidate._withdrawn:
-        return False
-    kv = candidate.store.keys.get(candidate.key)
-    return kv is not None and kv.create_revision == candidate.fence
 
 
 def check(store: Store, candidates: list[Candidate]) -> None:
@@ -122,15 +104,10 @@ def finish(store: Store, candidates: list[Candidate]) -> None:
         assert not candidate.busy, f"{candidate} waits for ever"
         assert all(watch.removed for watch in candidate.watches)
         assert not candidate.streams.pump.wakers or not candidate.over
-        if candidate._begun and not candidate._asked.own_lease and not unsure(candidate):
+        if candidate._begun and not candidate._asked.own_lease:
             assert key_of(b"job/", candidate.lease.id) not in store.keys
     own = {key_of(b"job/", each.lease.id) for each in candidates if each.lease.keeper.loss}
     assert not own & set(store.keys), "what a lease has ended is gone"
-
-
-def unsure(candidate: Candidate) -> bool:
-    """Whether an answer to its withdrawal may have been lost."""
-    return candidate.ended_by is not None and not candidate._withdrawn
 
 
 def test_a_candidate_waits_for_the_one_just_ahead_and_no_other() -> None:
@@ -247,15 +224,6 @@ def test_time_is_up() -> None:
     assert isinstance(candidate.ended_by, WaitTimedOut)
     assert "given up" in str(candidate.ended_by)
     assert list(store.keys) == [b"job/ahead"]
-
-
-def of_one_client(store: Store, count: int) -> list[Candidate]:
-    """Candidates on one lease that somebody keeps alive for all of them."""
-    one, *others = (Candidate(store, 1, own_lease=False, wait=math.inf) for _ in range(count))
-    for other in others:
-        other._streams, other.streams = one._streams, one.streams
-        other._lease, other.lease = one._lease, one.lease
-    return [one, *others]
 
 
 def test_a_lease_has_one_place_in_a_line() -> None:
