@@ -92,6 +92,7 @@ class AsyncClaim(ClaimHandle[AsyncClaimLostSignal]):
         on the same lease already. Whatever it raises, the claim is withdrawn; where it could not
         be, and ``lease`` lives on, that is tried again in the background.
         """
+        self._begin()
         try:
             await self._follow(self._obtain())
         except BaseException:

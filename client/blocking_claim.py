@@ -88,6 +88,7 @@ class Claim(ClaimHandle[ClaimLostSignal]):
         on the same lease already. Whatever it raises, the claim is withdrawn; where it could not
         be, and ``lease`` lives on, that is tried again in the background.
         """
+        self._begin()
         try:
             self._follow(self._obtain())
         except BaseException:

@@ -155,11 +155,14 @@ class ClaimHandle(Generic[AnyClaimLoss]):
         """Make the world's own watch."""
         raise NotImplementedError
 
-    def _obtain(self) -> Recipe[None]:
-        """Make the claim, and wait until it is held; withdraw it if that is not to be."""
+    def _begin(self) -> None:
+        """Let it be opened, the one time. Raises InvalidArgument, and leaves it as it is."""
         if self._begun:
             raise InvalidArgument(f"a {type(self).__name__} can be opened once; make another one")
         self._begun = True
+
+    def _obtain(self) -> Recipe[None]:
+        """Make the claim, and wait until it is held; withdraw it if that is not to be."""
         if self._asked.own_lease:
             yield Open(self._lease)
         yield from self._take_place()

@@ -71,6 +71,9 @@ def test_a_campaign_is_won_and_resigned(etcd: Any, direct: Client) -> None:
         assert not leadership.lost.is_set()
         leadership.lost.check()
         assert not leadership.lost.wait(0.01)
+        with pytest.raises(InvalidArgument, match="opened once"):
+            leadership.open()
+        leadership.lost.check()
     assert election.leader() is None
     assert leadership.lost.reason is LossReason.RESIGNED
     assert leader.lease not in direct.leases.list()

@@ -140,6 +140,7 @@ class Candidate(ClaimHandle[ClaimLoss]):
 
     def start(self) -> None:
         if not self._begun and not self.busy:
+            self._begin()
             self._take_up(self._obtain())
 
     def release(self) -> None:
