@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from etcd_pinwheel import CallError, Client, OutcomeUnknown, WaitTimedOut
+from etcd_pinwheel import CallError, Client, WaitTimedOut
 from etcd_pinwheel.server_stub.local import FaultProxy, LocalMember
 
 pytestmark = pytest.mark.process
@@ -95,19 +95,18 @@ def test_a_leader_and_a_candidate_are_overtaken_by_a_compaction(
         waiting.result(SOON).resign()
 
 
-def test_a_candidate_that_cannot_be_withdrawn_leaves_the_line_when_it_can(
-    proxy: FaultProxy, connect: Connect, direct: Client, beside: Any
+def test_a_lead_that_cannot_be_resigned_is_resigned_when_it_can(
+    proxy: FaultProxy, connect: Connect, direct: Client
 ) -> None:
-    client = connect([proxy.endpoint], timeout=2.0, reconnect_backoff_max=0.2)
-    with client.lease(ttl=TTL) as lease, reign(direct, "a"):
-        mine = getattr(lease, "_inner", lease)
-        waiting = beside(client.election("job").campaign("b", lease=mine, timeout=1.0).open)
-        candidates(direct, 2)
+    client = connect([proxy.endpoint], reconnect_backoff_max=0.2)
+    with client.lease(ttl=TTL) as lease:
+        leadership = client.election("job").campaign("a", lease=getattr(lease, "_inner", lease))
+        leadership.open()
         proxy.refuse()
-        with pytest.raises((WaitTimedOut, OutcomeUnknown)):  # the latter: before it knew its place
-            waiting.result(SOON)
+        with pytest.raises(CallError):
+            leadership.resign(timeout=SHORT)
         proxy.heal()
-        candidates(direct, 1)
+        candidates(direct, 0)
         assert not lease.lost.is_set()
 
 
