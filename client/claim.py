@@ -111,10 +111,16 @@ def claims(call: Call, prefix: bytes) -> Flow[RangeResult]:
     return range_(call, prefix, prefix=True)
 
 
-def enter(call: Call, prefix: bytes, lease_id: int, value: bytes) -> Flow[Entry]:
+def enter(
+    call: Call,
+    prefix: bytes,
+    lease_id: int,
+    value: bytes,
+    found: Callable[[KeyValue | None], None] = lambda _: None,
+) -> Flow[Entry]:
     """Claim the thing, unless this lease does already; the claim gets the value either way.
 
-    Raises LeaseNotFound.
+    ``found`` is told of the claim as soon as it is there, and if it goes. Raises LeaseNotFound.
     """
     key = key_of(prefix, lease_id)
     first = get(prefix, prefix=True, sort_by="create_revision", order="ascend", limit=1)
@@ -124,10 +130,12 @@ def enter(call: Call, prefix: bytes, lease_id: int, value: bytes) -> Flow[Entry]
         answer = yield from _settled(call, entry.otherwise(get(key), first), None)
         own, oldest = _ranges(answer)[-2:]
         entered: KeyValue | None = own[0]
+        found(own[0])
         if (own[0].value, own[0].lease) != (value, lease_id):
             entered = yield from rename(call, own[0], lease_id, value)
         if entered is not None:
             return Entry(entered, answer.revision, oldest[0].key == key)
+        found(None)
 
 
 def look(call: Call, prefix: bytes, own: KeyValue) -> Flow[Line]:

@@ -31,6 +31,8 @@ from .errors import (
     EtcdError,
     InvalidArgument,
     LeaseNotFound,
+    NotSent,
+    Refused,
     WaitTimedOut,
 )
 from .flow import Flow
@@ -105,6 +107,8 @@ class ClaimHandle(Generic[AnyClaimLoss]):
         self._clock = clock
         self._backoff = Backoff(Random(), FIRST_PAUSE_SECONDS)
         self._begun = self._holds = self._withdrawn = False
+        self._was_never_in = False
+        """Whether it is certain that there is no key to be deleted."""
         self._is_leaving = False
         """Whether it goes on to give itself up in the background."""
         self._own: KeyValue | None = None
@@ -182,11 +186,7 @@ class ClaimHandle(Generic[AnyClaimLoss]):
             return
         self._stop(LossReason.RESIGNED)
         if not self._asked.own_lease:
-            try:
-                yield from ask(claim.leave(self._call, *self._entered(), timeout))
-            except BaseException:
-                self._leave_later()
-                raise
+            yield from self._leave(timeout)
         elif self._lease._to_revoke:
             self._lease._stop(LossReason.REVOKED)
             yield from self._revoke(timeout)
@@ -194,6 +194,16 @@ class ClaimHandle(Generic[AnyClaimLoss]):
             self._lease._stop(LossReason.CLOSED)
         self._leave_place()
         self._withdrawn = True
+
+    def _leave(self, timeout: float | None) -> Recipe[None]:
+        """Delete its key; if that fails, go on in the background."""
+        if self._was_never_in:
+            return
+        try:
+            yield from ask(claim.leave(self._call, *self._entered(), timeout))
+        except BaseException:
+            self._leave_later()
+            raise
 
     def _revoke(self, timeout: float | None) -> Recipe[None]:
         def attempt(seconds: float, doubts: list[Trouble]) -> Flow[lease.LeaseRevocation]:
@@ -243,6 +253,19 @@ class ClaimHandle(Generic[AnyClaimLoss]):
         self._leave_place()
         self._withdrawn = self._withdrawn or given_up
 
+    def _make_way(self) -> Recipe[None]:
+        """Give up now what goes on in the background, or wait for that for as long as a call.
+
+        Without a fence its requests go by the lease alone: one that comes late would take the key
+        of whoever is next for its own.
+        """
+        if self._own is not None:
+            yield from self._withdraw()
+            return
+        deadline = self._clock() + self._call.timeout_seconds
+        while self._is_leaving and self._clock() < deadline:
+            yield from ask(rest(FIRST_PAUSE_SECONDS))
+
     def _entered(self) -> tuple[bytes, int, int | None]:
         """Say what there is to leave: its key, its lease, and its fence if that is known."""
         key = claim.key_of(self._asked.prefix, self._lease.id)
@@ -270,7 +293,7 @@ class ClaimHandle(Generic[AnyClaimLoss]):
         key = claim.key_of(self._asked.prefix, self._lease.id)
         before = self._streams.claims.get(key)
         if isinstance(before, ClaimHandle) and before._is_leaving:
-            yield from before._withdraw()
+            yield from before._make_way()
         if self._streams.claims.setdefault(key, self) is not self:
             raise InvalidArgument(
                 f"this lease has claimed {self._asked.prefix[:-1]!r} already, and is not done with"
@@ -285,12 +308,20 @@ class ClaimHandle(Generic[AnyClaimLoss]):
 
     # In line
 
+    def _found(self, own: KeyValue | None) -> None:
+        """Note that it is in line, or not any more, whatever comes next."""
+        self._own = own
+
     def _stand(self) -> Recipe[None]:
         self._lost = self._signal(claim.key_of(self._asked.prefix, self._lease.id))
         self._check_lost()
         asked = self._asked
-        flow = claim.enter(self._call, asked.prefix, self._lease.id, asked.value)
-        entry = yield from ask(flow)
+        flow = claim.enter(self._call, asked.prefix, self._lease.id, asked.value, self._found)
+        try:
+            entry = yield from ask(flow)
+        except (NotSent, Refused):
+            self._was_never_in = self._own is None
+            raise
         self._own = entry.own
         self._sentinel = Sentinel(self._streams, entry.own, self._key_gone)
         self._sentinel.watch(entry.revision)

@@ -16,6 +16,7 @@ from etcd_pinwheel import (
     WaitTimedOut,
 )
 from etcd_pinwheel.client.claim import key_of
+from etcd_pinwheel.client.flow import Sleep
 from etcd_pinwheel.protos.errors import Code
 
 KEY = key_of(b"job/", 1)
@@ -130,6 +131,48 @@ def test_the_next_claim_on_the_lease_leaves_for_the_one_before() -> None:
     store.delete(b"job/behind")
     settle([other])
     assert leading(other)
+
+
+@pytest.mark.parametrize("under_way", [True, False])
+def test_the_next_claim_waits_for_one_of_which_nothing_is_known(under_way: bool) -> None:
+    """What leaves for it knows its lease alone, and would take the next one's key for its own."""
+    store = Store()
+    one, other = of_one_client(store, 2)
+    one.streams.waits = True
+    one.start()
+    one.interrupt(LOST)
+    while one.busy:
+        fail(one)
+    [(leaving, then)] = one.streams.background
+    request = next(leaving)
+    if not under_way:  # it failed, and is sent again after a pause
+        assert isinstance(leaving.throw(OUTAGE), Sleep)
+    other.start()
+    for _ in range(5):
+        other.advance()
+    assert not leading(other)
+    if not under_way:
+        request = next(leaving)
+    with pytest.raises(StopIteration) as left:
+        leaving.send(store.answer(request))
+    then(left.value.value)
+    settle([other])
+    assert leading(other)
+    assert KEY in store.keys
+
+
+@pytest.mark.parametrize("error", [OUTAGE, DENIED])
+def test_who_was_never_in_line_has_nothing_to_leave(error: EtcdError) -> None:
+    store = Store()
+    (one,) = of_one_client(store, 1)
+    one.streams.waits = True
+    one.start()
+    fail(one, error)
+    while one.busy:
+        fail(one)
+    assert one.ended_by is error
+    assert one.streams.background == []
+    assert one.streams.claims == {}
 
 
 def test_the_next_claim_fails_as_long_as_the_one_before_cannot_be_left() -> None:
