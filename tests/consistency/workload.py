@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self
 
 from consistency.history import Forgotten, Operation, Seen, Timeline, explain
@@ -77,13 +77,11 @@ class Workload:
             _Watcher(f"watch {name}", group, self.first + 1, settings)
             for name, group in zip(names[:-1], groups[:-1], strict=True)
         ]
-        self._threads = [
-            threading.Thread(target=self._run, args=(each.run,), name=each.name)
-            for each in (*self._workers, *self._watchers)
-        ]
+        self._working = [self._thread(each.name, each.run) for each in self._workers]
+        self._watching = [self._thread(each.name, each.run) for each in self._watchers]
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
+        for thread in (*self._working, *self._watching):
             thread.start()
         return self
 
@@ -92,11 +90,13 @@ class Workload:
         self._stopping.set()
         end = 0
         try:
+            for thread in self._working:
+                thread.join()  # or the last call of one may be carried out behind the end
             end = self._write_the_end()
         finally:
             for watcher in self._watchers:
                 watcher.end_at(end)
-            for thread in self._threads:
+            for thread in self._watching:
                 thread.join()
         if self._failures:
             raise self._failures[0]
@@ -134,9 +134,12 @@ class Workload:
                     return last.operations[-1].revision
         raise AssertionError(f"no write succeeded in {PATIENCE_SECONDS} s after the faults")
 
-    def _run(self, work: object) -> None:
+    def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        return threading.Thread(target=self._run, args=(work,), name=name)
+
+    def _run(self, work: Callable[[], None]) -> None:
         try:
-            work()  # type: ignore[operator]
+            work()
         except BaseException as error:
             self._failures.append(error)
 
