@@ -190,15 +190,16 @@ def told(stream: Stream, watch_id: int) -> list[Any]:
 
 @provokes("txn-of-deletions-without-space")
 def _(pair: Pair, fresh: Fresh) -> None:
-    servers = fresh(f"--quota-backend-bytes={16 * MIB}")
+    servers = fresh(f"--quota-backend-bytes={MIB}")
     delete = pb.TxnRequest(success=[{"request_delete_range": {"key": b"k0"}}])
     ends = []
     for side in (servers.pair.etcd, servers.pair.ours):
-        # The last ones cost less than a page: what is left for them is none for deletions either
-        for number, size in enumerate([MIB] * 14 + [1024] * 8000):
-            put = pb.PutRequest(key=b"k%d" % number, value=b"x" * size)
-            if side.call(rpcs.KV_PUT, put).status != "OK":
+        # Each costs less than a page: where no page is left for a put, none is for a deletion
+        for number in range(2000):
+            put = pb.PutRequest(key=b"k%d" % number, value=b"x" * 1024)
+            if (refusal := side.call(rpcs.KV_PUT, put).status) != "OK":
                 break
+        assert refusal.endswith("database space exceeded")
         ends.append(side.call(rpcs.KV_TXN, delete).status)
     behaves(pair, "a txn that only deletes, when the quota is reached", *ends)
 
