@@ -1,7 +1,8 @@
 """health_aware on a real cluster of three: each fault the design page names, through both faces.
 
 An open loop of calls, a put and a linearizable read in turn, goes on while one member is struck.
-The bound is a hundredth of the design page's load: at most 15 calls lost, all before detection.
+No read fails, and no write that began after the member was found out. How many writes are lost
+until then is a matter of time: benchmarks/failover measures it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 Connect = Callable[..., Any]
 EVERY_SECONDS = 0.02
-MOST_LOST = 15
 SETTLED_SECONDS = 20.0
 
 
@@ -61,11 +61,11 @@ class Load:
         return {number for number, put in self.puts.items() if put.exception() is None}
 
     @property
-    def failed(self) -> list[str]:
-        """How calls failed; to be asked when all have ended."""
-        errors = [call.exception() for call in (*self.puts.values(), *self.gets)]
-        assert all(error is None or isinstance(error, EtcdError) for error in errors)
-        return [repr(error) for error in errors if error is not None]
+    def failed_puts(self) -> dict[int, EtcdError]:
+        """How puts failed, by their number; to be asked when all have ended."""
+        errors = {number: put.exception() for number, put in self.puts.items()}
+        assert all(error is None or isinstance(error, EtcdError) for error in errors.values())
+        return {number: error for number, error in errors.items() if isinstance(error, EtcdError)}
 
     @property
     def failed_gets(self) -> list[str]:
@@ -98,15 +98,15 @@ def follower(cluster: LocalCluster) -> LocalMember:
 
 def play(
     client: Any, strike: Callable[[], object], undo: Callable[[], object], endpoint: str
-) -> Load:
+) -> None:
     """Strike a member under load; wait until it is out, undo, and wait until it is back."""
     wait_until(lambda: all(each.standing.eligible for each in client.endpoints.values()), "ready")
     with client.watch("w/", prefix=True) as watch, Load(client) as load:
         wait_until(lambda: len(load.puts) > 25, "some calls before")
         strike()
         wait_until(lambda: not view(client, endpoint).eligible, "out of the rotation")
-        begun = len(load.puts)
-        wait_until(lambda: len(load.puts) > begun + 100, "calls go on")
+        found_out = len(load.puts)
+        wait_until(lambda: len(load.puts) > found_out + 100, "calls go on")
         undo()
         wait_until(lambda: view(client, endpoint).eligible, "back in the rotation")
         load.__exit__()
@@ -117,8 +117,9 @@ def play(
             assert event is not None, f"missed: {sorted(expected - set(seen))[:5]}"
             seen.append(int(event.value))
     assert len(seen) == len(set(seen)), "no event twice"
-    assert len(load.failed) <= MOST_LOST, load.failed
-    return load
+    assert load.failed_gets == []
+    late = {number: error for number, error in load.failed_puts.items() if number >= found_out}
+    assert late == {}
 
 
 def settings() -> dict[str, Any]:
@@ -128,23 +129,20 @@ def settings() -> dict[str, Any]:
 def test_a_killed_follower_costs_no_read(cluster: LocalCluster, connect: Connect) -> None:
     member = follower(cluster)
     client = connect(cluster.endpoints, **settings())
-    load = play(client, member.kill, member.restart, member.endpoint)
-    assert load.failed_gets == []
+    play(client, member.kill, member.restart, member.endpoint)
 
 
 def test_a_paused_member(cluster: LocalCluster, connect: Connect) -> None:
     member = follower(cluster)
     client = connect(cluster.endpoints, **settings())
-    load = play(client, member.pause, member.resume, member.endpoint)
-    assert load.failed_gets == []
+    play(client, member.pause, member.resume, member.endpoint)
 
 
 def test_a_member_cut_off_from_its_peers(cluster: LocalCluster, connect: Connect) -> None:
     """It answers still, and does not know for a while that it has no leader."""
     member = follower(cluster)
     client = connect(cluster.endpoints, **settings())
-    load = play(client, lambda: cluster.isolate(member), cluster.heal, member.endpoint)
-    assert load.failed_gets == []
+    play(client, lambda: cluster.isolate(member), cluster.heal, member.endpoint)
 
 
 def test_a_member_behind_a_black_hole(cluster: LocalCluster, connect: Connect) -> None:
@@ -152,8 +150,7 @@ def test_a_member_behind_a_black_hole(cluster: LocalCluster, connect: Connect) -
     with ExitStack() as stack:
         proxies = [stack.enter_context(FaultProxy(each)) for each in cluster.endpoints]
         client = connect([proxy.endpoint for proxy in proxies], **settings())
-        load = play(client, proxies[0].stall, proxies[0].heal, proxies[0].endpoint)
-        assert load.failed_gets == []
+        play(client, proxies[0].stall, proxies[0].heal, proxies[0].endpoint)
         client.close()
 
 
