@@ -22,6 +22,7 @@ from .connections import Connections, Link
 from .credentials import Credentials, Token
 from .endpoints import normalise
 from .error_handler import (
+    REPEATABLE_WRITES,
     TOKEN_REFUSALS,
     ErrorTable,
     Kind,
@@ -406,7 +407,7 @@ class Call:
         repeat: bool = False,
         doubts: list[Trouble] | None = None,
     ) -> Story:
-        is_write = repeat and kind is not Kind.REPEATABLE
+        is_write = (repeat and kind is not Kind.REPEATABLE) or rpc in REPEATABLE_WRITES
         kind = self._kind(rpc, kind, repeat)
         story = Story(rpc, kind, started, deadline, repeat=repeat, is_repeated_write=is_write)
         if doubts is not None:

@@ -54,6 +54,16 @@ REPEATABLE: Final[frozenset[Rpc[Any, Any]]] = frozenset(
 )
 """As clientv3 has it since 3.2.10, but for Authenticate; no other unary RPC is repeatable."""
 
+REPEATABLE_WRITES: Final[frozenset[Rpc[Any, Any]]] = frozenset(
+    {
+        rpcs.LEASE_LEASE_GRANT,
+        rpcs.LEASE_LEASE_REVOKE,
+        rpcs.MAINTENANCE_ALARM,
+        rpcs.MAINTENANCE_MOVE_LEADER,
+    }
+)
+"""Those of them that change something."""
+
 
 def kind_of(rpc: Rpc[Any, Any]) -> Kind:
     """Classify an RPC; an operation that knows its request better may say otherwise."""

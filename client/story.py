@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..protos.errors import Code
+from ..protos.errors import LEASE_NOT_FOUND, Code
 from ..protos.rpc import Rpc
+from ..protos.rpcs import LEASE_LEASE_REVOKE
 from . import events
 from .credentials import Rejections
 from .error_handler import Cause, Kind, Trouble, error_class
@@ -52,10 +53,11 @@ class Story:
         """Tell how it ended, so that NotSent is raised only if nothing was ever sent.
 
         Nor does a write that is repeated end with a refusal, after which nothing has changed, if
-        an earlier attempt may have changed something.
+        an earlier attempt may have changed something; but that a lease to revoke is not there is
+        true whoever has revoked it.
         """
         trouble = self.last
-        if trouble is None or trouble.cause is Cause.NOT_SENT or self.is_repeated_write:
+        if trouble is None or trouble.cause is Cause.NOT_SENT or self._hides(trouble):
             trouble = self.doubts[-1] if self.doubts else trouble
         if trouble is None or trouble.cause is Cause.NOT_SENT:
             made: type[CallError] = NotSent
@@ -74,3 +76,8 @@ class Story:
             elapsed_seconds=now - self.started,
             reasons=reasons,
         )
+
+    def _hides(self, last: Trouble) -> bool:
+        """Tell whether the last trouble, by itself, would say that nothing has changed."""
+        is_gone = self.rpc is LEASE_LEASE_REVOKE and last.text == LEASE_NOT_FOUND.text
+        return self.is_repeated_write and not is_gone

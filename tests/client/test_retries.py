@@ -17,7 +17,8 @@ from etcd_pinwheel import (
     TimedOut,
 )
 from etcd_pinwheel import put as put_op
-from etcd_pinwheel.client import kv, lease, members, txn
+from etcd_pinwheel.client import kv, lease, maintenance, members, txn
+from etcd_pinwheel.client.call import Call
 from etcd_pinwheel.client.flow import CallFailed, Flow, Send
 from etcd_pinwheel.client.retries import CutShort
 from etcd_pinwheel.client.txn import Txn
@@ -107,6 +108,28 @@ def test_a_refusal_does_not_hide_that_an_earlier_attempt_may_have_been_carried_o
     scene = Scene("health_aware", A, B)
     with pytest.raises(ConnectionLost, match=f"; later: {last.text}"):
         put_forever(scene, BROKEN, last)
+
+
+CHANGES: dict[str, Callable[[Call], Flow[Any]]] = {
+    "grant": lambda call: lease.grant(call, 60, timeout=1.0),
+    "revoke": lambda call: lease.revoke(call, 7, timeout=1.0),
+    "disarm": lambda call: maintenance.disarm(call, timeout=1.0),
+}
+
+
+@pytest.mark.parametrize("last", [NO_LEADER, NOT_SENT])
+@pytest.mark.parametrize("name", CHANGES)
+def test_nor_does_it_where_every_policy_repeats(name: str, last: CallFailed) -> None:
+    scene = Scene("health_aware", A, B)
+    with pytest.raises(ConnectionLost, match=f"; later: {last.text}"):
+        scene.play(CHANGES[name](scene.call), lambda _: BROKEN if len(scene.sent) == 1 else last)
+
+
+def test_a_lease_that_an_earlier_attempt_may_have_revoked_is_gone() -> None:
+    scene = Scene("health_aware", A, B)
+    flow = CHANGES["revoke"](scene.call)
+    with pytest.raises(LeaseNotFound):
+        scene.play(flow, lambda _: BROKEN if len(scene.sent) == 1 else NO_LEASE)
 
 
 @pytest.mark.parametrize(
