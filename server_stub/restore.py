@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -23,7 +23,7 @@ from .joining import JoinRefused, check_founding, resolve
 from .mvcc.backend import Backend, Bucket
 from .storage.backend import BackendError, LmdbBackend, map_size_for
 from .storage.copied import CopiedBackend
-from .storage.data_dir import is_bbolt
+from .storage.data_dir import DataDirError, held, is_bbolt
 from .storage.position import CONF_STATE_KEY, CONSISTENT_INDEX_KEY, TERM_KEY
 from .storage.segment import DIRECTORY_MODE, sync_directory
 from .storage.snapshot import SnapshotFiles
@@ -42,7 +42,7 @@ def run(order: RestoreOrder) -> bool:
     """Restore as a command does: say how it went; False when it did not."""
     try:
         own = asyncio.run(restore(order))
-    except (RestoreError, JoinRefused, BackendError, WalFailed, OSError) as error:
+    except (RestoreError, JoinRefused, BackendError, DataDirError, WalFailed, OSError) as error:
         print(f"restore: {error}", file=sys.stderr)
         return False
     cluster = Cluster.initial(order.settings)
@@ -56,27 +56,41 @@ def run(order: RestoreOrder) -> bool:
 async def restore(order: RestoreOrder) -> ClusterMember:
     """Make a data directory out of a snapshot file; return the member that it is of.
 
-    The directory appears whole or not at all. Raises ``RestoreError``, ``JoinRefused`` (the flags
-    contradict each other), ``BackendError``, ``WalFailed``, ``OSError``.
+    The directory appears whole or not at all, and whoever restores to the same one meanwhile, or
+    runs with the same log, is not harmed. Raises ``RestoreError``, ``JoinRefused`` (the flags
+    contradict each other), ``BackendError``, ``DataDirError``, ``WalFailed``, ``OSError``.
     """
     settings = order.settings
     own = await check_founding(settings, resolve)
-    for directory in (settings.data_dir, settings.wal_path):
-        _refuse_filled(directory)
     beside = settings.data_dir.with_name(settings.data_dir.name + ".restoring")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        _build(order, own, beside)
-        with suppress(FileNotFoundError):
-            settings.data_dir.rmdir()
-        beside.rename(settings.data_dir)
+    made_in = (beside,) if settings.wal_dir is None else (beside, settings.wal_dir)
+    with ExitStack() as holds:
+        for directory in made_in:
+            holds.enter_context(held(directory))
+        for directory in (settings.data_dir, settings.wal_path):
+            _refuse_filled(directory)
+        _empty(beside)
+        try:
+            _build(order, own, beside)
+            with suppress(FileNotFoundError):
+                settings.data_dir.rmdir()
+            beside.rename(settings.data_dir)
+        except BaseException:
+            for directory in made_in:
+                _empty(directory)
+            raise
         sync_directory(settings.data_dir.parent)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        if settings.wal_dir is not None:
-            shutil.rmtree(settings.wal_dir, ignore_errors=True)
-        raise
     return own
+
+
+def _empty(directory: Path) -> None:
+    """Remove what is in a directory, but not itself: it may be a mount, and it is held."""
+    with suppress(OSError):
+        for inner in directory.iterdir():
+            if inner.is_dir() and not inner.is_symlink():
+                shutil.rmtree(inner, ignore_errors=True)
+            else:
+                inner.unlink(missing_ok=True)
 
 
 def _refuse_filled(directory: Path) -> None:

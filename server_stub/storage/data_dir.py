@@ -15,7 +15,8 @@ import fcntl
 import os
 import struct
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -139,6 +140,24 @@ class DataDir:
     def close(self) -> None:
         """Let go of the directory; again is harmless."""
         self._locks.close()
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep other processes out of a directory, which is made; gone at the end if it has nothing.
+
+    Raises ``DataDirError``.
+    """
+    is_new = not path.exists()
+    _make(path)
+    descriptor = _lock(path)
+    try:
+        yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # it has another name now, or is not empty
+                path.rmdir()
+        os.close(descriptor)
 
 
 def _existing(path: Path) -> tuple[Path, ...]:

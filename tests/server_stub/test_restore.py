@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from etcd_pinwheel.server_stub.joining import JoinRefused
 from etcd_pinwheel.server_stub.mvcc.backend import Bucket
 from etcd_pinwheel.server_stub.restore import RestoreError, restore
 from etcd_pinwheel.server_stub.storage.backend import LmdbBackend
+from etcd_pinwheel.server_stub.storage.data_dir import DataDirError, held
 from etcd_pinwheel.server_stub.storage.position import position_of
 from etcd_pinwheel.server_stub.storage.snapshot import SnapshotFiles
 from etcd_pinwheel.server_stub.storage.wal import Wal, valid_snapshots
@@ -241,6 +243,39 @@ async def test_nothing_is_written_over(snapshot: Path, tmp_path: Path) -> None:
         assert sorted((tmp_path / "old").rglob("*")) == before
     (tmp_path / "empty").mkdir()
     await restore(order(snapshot, tmp_path / "empty"))
+
+
+async def test_where_another_process_restores_or_runs_nothing_is_touched(
+    snapshot: Path, tmp_path: Path
+) -> None:
+    told = order(snapshot, tmp_path / "new", wal_dir=tmp_path / "log")
+    for directory in (tmp_path / "new.restoring", tmp_path / "log"):
+        directory.mkdir()
+        (directory / "of another").touch()
+        with held(directory), pytest.raises(DataDirError, match="another process is using it"):
+            await restore(told)
+        assert [each.name for each in directory.iterdir()] == ["of another"]
+        shutil.rmtree(directory)
+    assert not (tmp_path / "new.restoring").exists()
+    await restore(told)
+
+
+async def test_what_a_crash_left_is_not_in_the_way(snapshot: Path, tmp_path: Path) -> None:
+    left = tmp_path / "new.restoring"
+    (left / "member" / "snap").mkdir(parents=True)
+    (left / "member" / "snap" / "db").touch()
+    await restore(order(snapshot, tmp_path / "new"))
+    assert not left.exists()
+
+
+async def test_a_failure_leaves_nothing(snapshot: Path, tmp_path: Path) -> None:
+    """But for a directory that was there before, for the log: that may be a mount."""
+    place, damaged = tmp_path / "place", tmp_path / "damaged"
+    (place / "log").mkdir(parents=True)
+    damaged.write_bytes(content(snapshot)[:-100] + bytes(100))
+    with pytest.raises(RestoreError, match="damaged"):
+        await restore(order(damaged, place / "new", wal_dir=place / "log"))
+    assert list(place.rglob("*")) == [place / "log"]
 
 
 async def test_flags_that_contradict_each_other(snapshot: Path, tmp_path: Path) -> None:
