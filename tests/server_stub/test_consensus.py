@@ -84,10 +84,11 @@ class Driven:
         self.answers: list[ReadState] = []
         self.ticks = 0
         self.held: list[bytes] = []
+        self.clock = time.monotonic
         self.consensus = Consensus(
             replica,
             self.disk.wal,
-            time.monotonic,
+            lambda: self.clock(),
             tick_seconds=tick_seconds,
             post=self,
             listener=self,
@@ -172,12 +173,13 @@ async def driven(tmp_path: Path) -> AsyncIterator[Driven]:
 
 async def test_a_leader_sends_while_it_writes(driven: Driven) -> None:
     await driven.lead()
+    driven.disk.saves.clear()
     driven.disk.is_free.clear()
     driven.raft.propose(PUT)
     driven.consensus.wake()
     appends = await driven.sending(raftpb.MsgApp)
     assert {(each.to, len(each.entries)) for each in appends} >= {(SECOND, 1)}
-    assert driven.disk.saves[-1] != 1 or driven.consensus.is_gathering
+    assert driven.disk.saves == []
     assert driven.store.revision == 1
     driven.hear(raftpb.MsgAppResp, index=driven.raft.log.last_index)
     driven.hear(raftpb.MsgAppResp, THIRD, index=driven.raft.log.last_index)
@@ -233,6 +235,8 @@ async def test_what_comes_during_a_save_is_one_batch(driven: Driven) -> None:
     await driven.lead()
     driven.disk.saves.clear()
     driven.disk.is_free.clear()
+    began = time.monotonic()
+    driven.clock = lambda: began  # what is gathered waits for the disk, however slow the test is
     driven.held.append(PUT)
     driven.consensus.wake()
     await driven.sending(raftpb.MsgApp)
@@ -241,6 +245,7 @@ async def test_what_comes_during_a_save_is_one_batch(driven: Driven) -> None:
         driven.consensus.wake()
         await asyncio.sleep(0)
     assert not driven.take(raftpb.MsgApp), "what is gathered is sent with its own save"
+    driven.clock = time.monotonic
     driven.disk.is_free.set()
     appends = await driven.sending(raftpb.MsgApp)
     assert max(len(each.entries) for each in appends) == 20
