@@ -72,7 +72,7 @@ class Connections:
         self._granting = False
         """Invariant: at most one thread carries out wishes."""
         self._waiting: list[Callable[[], None]] = []
-        self._news = Newsroom()
+        self._news = Newsroom(clock)
         self._closed: ClientClosed | None = None
         self._left: list[Link] = []
         """What closing, if it was interrupted, is yet to return."""
@@ -252,7 +252,7 @@ class Connections:
                 return
             was, link.state = link.state, state
             link.reason = reason
-        events.link_changed(link.url, was.value, state.value, reason)
+        self._news.changes.link(link.url, was.value, state.value, reason)
         if state is LinkState.READY:
             self._tell(Connected(link.url))
         elif was is LinkState.READY or state is LinkState.FAILING:
@@ -442,7 +442,7 @@ class Connections:
                 return
             before, link.health = link.health, health
         if is_news(before, health):
-            events.endpoint_health_changed(url, health)
+            self._news.changes.health(url, health)
 
     def _disconnect(self, url: str, *, graceful: bool) -> None:
         """Close a link for good; a fresh one takes its place in case of another wish."""

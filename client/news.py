@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -18,7 +20,7 @@ from ..balancers.api import (
     Probed,
     Standing,
 )
-from . import events
+from .events import Changes
 
 News: TypeAlias = Callable[[], None]
 """Reports one piece of news, when called."""
@@ -29,39 +31,41 @@ _UNKNOWN: Final = Standing(connected=False, eligible=False)
 class Newsroom:
     """The news of one client: gathered under its lock, and published without."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.changes = Changes(clock)
         self._seen: Mapping[str, Standing] = {}
         self._unpublished: deque[News] = deque()
+        self._publishing = threading.Lock()
 
     def compare(self, standings: Mapping[str, Standing], cause: str) -> None:
         """Take in how endpoints stand now, which is so because of that."""
-        self._unpublished += changes(self._seen, standings, cause)
+        self._unpublished += differences(self._seen, standings, cause, self.changes)
         self._seen = standings
 
     def publish(self) -> None:
-        """Report what has been gathered, in that order."""
-        while self._unpublished:
+        """Report what has been gathered, in that order: one thread does, for all that come."""
+        while self._unpublished and self._publishing.acquire(blocking=False):
             try:
-                report = self._unpublished.popleft()
-            except IndexError:  # another thread was faster
-                return
-            report()
+                while self._unpublished:
+                    self._unpublished.popleft()()
+            finally:
+                self._publishing.release()
 
 
-def changes(
-    before: Mapping[str, Standing], after: Mapping[str, Standing], cause: str
+def differences(
+    before: Mapping[str, Standing], after: Mapping[str, Standing], cause: str, tell: Changes
 ) -> Iterator[News]:
     """Find what has changed: the pin, who was ejected, who came back."""
     old, new = _pin(before), _pin(after)
     if old != new:
-        yield partial(events.pin_changed, old, new, cause)
+        yield partial(tell.pin, old, new, cause)
     for url, standing in after.items():
         was_out = _is_out(before.get(url, _UNKNOWN))
         if _is_out(standing) and not was_out:
             why = ": ".join(filter(None, [standing.reason, cause]))
-            yield partial(events.endpoint_ejected, url, why)
+            yield partial(tell.ejected, url, why)
         elif was_out and not _is_out(standing):
-            yield partial(events.endpoint_came_back, url, cause)
+            yield partial(tell.came_back, url, cause)
 
 
 def _pin(standings: Mapping[str, Standing]) -> str | None:

@@ -346,7 +346,7 @@ def test_events_of_a_library_nobody_configured_go_nowhere(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert not structlog.is_configured()
-    events.link_changed("http://silent:1", "connecting", "failing", "refused")
+    events.Changes().link("http://silent:1", "connecting", "failing", "refused")
     assert capsys.readouterr() == ("", "")
 
 

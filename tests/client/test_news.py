@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -25,6 +26,7 @@ from etcd_pinwheel.balancers.api import (
     Woken,
 )
 from etcd_pinwheel.client.connections import Connections, LinkState
+from etcd_pinwheel.client.events import MOST_CHANGES, QUIET_SECONDS, Changes
 from etcd_pinwheel.client.flow import Flow
 from etcd_pinwheel.client.generations import BUILT_IN
 from etcd_pinwheel.client.news import Newsroom, cause_of, is_news
@@ -66,6 +68,80 @@ def test_a_newsroom_tells_differences_once(logged: list[dict[str, Any]]) -> None
         {"event": "pin_changed", "from": A, "to": None, "why": "c6"},
         {"event": "endpoint_ejected", "endpoint": A, "why": "no leader: c6"},
     ]
+
+
+def test_the_last_report_tells_how_it_is(logged: list[dict[str, Any]]) -> None:
+    """However often it was so before, and whatever another client has told."""
+    for room in (Newsroom(lambda: NOW), Newsroom(lambda: NOW)):
+        for number in range(MOST_CHANGES // 2):
+            room.compare({A: PINNED, B: WELL}, f"there {number}")
+            room.compare({A: WELL, B: OUT}, f"back {number}")
+        room.publish()
+        told = news(logged)
+        assert [each["to"] for each in told if each["event"] == "pin_changed"] == (
+            [A, None] * (MOST_CHANGES // 2)
+        )
+        of_b = [each["event"] for each in told if each.get("endpoint") == B]
+        assert of_b == (["endpoint_ejected", "endpoint_came_back"] * (MOST_CHANGES // 2))[:-1]
+
+
+def test_reports_keep_their_order_whoever_publishes() -> None:
+    """Also where the application's logging calls the client, which has news then."""
+    room, told = Newsroom(), list[Any]()
+
+    def log(logger: Any, level: str, event: Any) -> Any:
+        told.append(event["to"])
+        if len(told) == 1:
+            room.compare({A: WELL, B: PINNED}, "meanwhile")
+            other = threading.Thread(target=room.publish)
+            other.start()
+            other.join()
+            room.publish()
+        told.append("end")
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[log])
+    try:
+        room.compare({A: PINNED, B: WELL}, "first")
+        room.publish()
+    finally:
+        structlog.reset_defaults()
+    assert told == [A, "end", B, "end"]
+
+
+def test_changes_that_come_too_fast_are_said_to(logged: list[dict[str, Any]]) -> None:
+    now = NOW
+    changes = Changes(lambda: now)
+    for _ in range(MOST_CHANGES):
+        changes.link(A, "connecting", "ready", "")
+        changes.link(A, "ready", "connecting", "closed")
+    told = news(logged)
+    assert len(told) == MOST_CHANGES + 1
+    assert told[-1] == {"event": "changes_kept_back", "endpoint": A, "seconds": QUIET_SECONDS}
+    changes.link(B, "connecting", "ready", "")
+    now += QUIET_SECONDS
+    changes.link(A, "connecting", "ready", "")
+    assert [each["endpoint"] for each in news(logged)] == [B, A]
+
+
+def test_a_failure_is_said_again_after_a_while_or_another_state(
+    logged: list[dict[str, Any]],
+) -> None:
+    now = NOW
+    changes = Changes(lambda: now)
+
+    def told() -> list[dict[str, Any]]:
+        changes.link(A, "connecting", "failing", "refused")
+        return news(logged)
+
+    said = {"event": "endpoint_failing", "endpoint": A, "reason": "refused"}
+    assert told() == [said]
+    assert told() == told() == []
+    now += QUIET_SECONDS
+    assert told() == [{**said, "kept_back": 2}]
+    changes.link(A, "failing", "ready", "")
+    logged.clear()
+    assert told() == [said]
 
 
 @pytest.mark.parametrize(
