@@ -1,7 +1,7 @@
-"""Each generation's error table and retry rule, row by row against what clientv3 did.
+"""Each policy's error table and retry rule, row by row: three against what clientv3 did.
 
-``FAILURES`` is the reference: for what a call may meet, what each generation makes of it, for a
-call that may be repeated and for one that may not.
+``FAILURES`` is the reference: for what a call may meet, what each policy makes of it, for a call
+that may be repeated and for one that may not.
 """
 
 from __future__ import annotations
@@ -25,58 +25,81 @@ RETURN, RETRY = Verdict.RETURN, Verdict.RETRY
 ELSEWHERE, REFRESH = Verdict.RETRY_ELSEWHERE, Verdict.REFRESH_TOKEN
 SWITCH_RETRY, SWITCH_RETURN = Verdict.FAIL_OVER, Verdict.FAIL_OVER_AND_RETURN
 
-POLICIES = ("pinned_multi", "pinned_single", "round_robin")
+MODELS = ("pinned_multi", "pinned_single", "round_robin")
+POLICIES = (*MODELS, "health_aware")
 UNCONNECTED = "failed to connect to all addresses; last error: UNKNOWN: Connection refused"
 
 Row = tuple[Verdict, Verdict]
+Rows = tuple[Row, Row, Row, Row]
 
-FINAL: tuple[Row, Row, Row] = ((RETURN, RETURN),) * 3
-TAKEN: tuple[Row, Row, Row] = ((RETRY, RETURN), (SWITCH_RETRY, SWITCH_RETURN), (RETRY, RETURN))
-"""The member, or the connection, failed with the call under way."""
-UNSENT: tuple[Row, Row, Row] = ((RETRY, RETRY), (SWITCH_RETRY, RETRY), (RETRY, RETRY))
-TOKEN: tuple[Row, Row, Row] = ((REFRESH, REFRESH),) * 3
-ONLY_ROUND_ROBIN_REFRESHES: tuple[Row, Row, Row] = (*FINAL[:2], (REFRESH, REFRESH))
+FINAL: Rows = ((RETURN, RETURN),) * 4
+BROKEN: Rows = (
+    (RETRY, RETURN),
+    (SWITCH_RETRY, SWITCH_RETURN),
+    (RETRY, RETURN),
+    (SWITCH_RETRY, SWITCH_RETURN),
+)
+"""The connection failed with the call under way."""
+GAVE_UP: Rows = (*BROKEN[:3], (RETRY, RETURN))
+"""The member could not finish it."""
+NO_LEADER: Rows = (*BROKEN[:3], (SWITCH_RETRY, SWITCH_RETRY))
+CUT_SHORT: Rows = ((RETURN, RETURN), (RETURN, RETURN), (RETRY, RETURN), (RETRY, RETURN))
+UNSENT: Rows = (
+    (RETRY, RETRY),
+    (SWITCH_RETRY, RETRY),
+    (RETRY, RETRY),
+    (SWITCH_RETRY, SWITCH_RETRY),
+)
+FOREIGN: Rows = (*FINAL[:3], (ELSEWHERE, RETURN))
+RAFTS_OWN: Rows = (*FINAL[:3], (RETRY, RETURN))
+TOKEN: Rows = ((REFRESH, REFRESH),) * 4
+NEWER_REFRESH: Rows = (*FINAL[:2], *TOKEN[2:])
 
 # code on the wire, text -> (may be repeated, may not) of each of POLICIES
-FAILURES: dict[tuple[Code, str], tuple[Row, Row, Row]] = {
+FAILURES: dict[tuple[Code, str], Rows] = {
     # grpc's own: nothing was sent
     (Code.UNAVAILABLE, UNCONNECTED): UNSENT,
     (Code.UNAVAILABLE, "connections to all backends failing; last error: x"): UNSENT,
     (Code.UNAVAILABLE, LINK_CLOSED): UNSENT,
     # grpc's own: the connection was lost (Internal in grpc-go 1.0)
-    (Code.UNAVAILABLE, "Stream removed (Socket closed)"): TAKEN,
-    (Code.UNAVAILABLE, "Stream removed (ping timeout)"): TAKEN,
-    (Code.UNAVAILABLE, "max connection age"): TAKEN,
-    (Code.UNAVAILABLE, "transport is closing"): TAKEN,
+    (Code.UNAVAILABLE, "Stream removed (Socket closed)"): BROKEN,
+    (Code.UNAVAILABLE, "Stream removed (ping timeout)"): BROKEN,
+    (Code.UNAVAILABLE, "max connection age"): BROKEN,
+    (Code.UNAVAILABLE, "transport is closing"): BROKEN,
     # etcd's, Unavailable
-    (Code.UNAVAILABLE, table.NO_LEADER.text): TAKEN,
-    (Code.UNAVAILABLE, table.LEADER_CHANGED.text): TAKEN,
-    (Code.UNAVAILABLE, table.STOPPED.text): TAKEN,
-    (Code.UNAVAILABLE, table.TIMEOUT.text): TAKEN,
-    (Code.UNAVAILABLE, table.TIMEOUT_LEADER_FAILURE.text): TAKEN,
-    (Code.UNAVAILABLE, table.TIMEOUT_CONNECTION_LOST.text): TAKEN,
-    (Code.UNAVAILABLE, table.TIMEOUT_APPLIED_INDEX.text): TAKEN,
-    (Code.UNAVAILABLE, table.UNHEALTHY.text): (*TAKEN[:2], FINAL[2]),
-    # only round_robin knows what a learner is
-    (Code.UNAVAILABLE, table.NOT_SUPPORTED_FOR_LEARNER.text): (*TAKEN[:2], (ELSEWHERE, ELSEWHERE)),
+    (Code.UNAVAILABLE, table.NO_LEADER.text): NO_LEADER,
+    (Code.UNAVAILABLE, table.LEADER_CHANGED.text): GAVE_UP,
+    (Code.UNAVAILABLE, table.STOPPED.text): GAVE_UP,
+    (Code.UNAVAILABLE, table.TIMEOUT.text): GAVE_UP,
+    (Code.UNAVAILABLE, table.TIMEOUT_LEADER_FAILURE.text): GAVE_UP,
+    (Code.UNAVAILABLE, table.TIMEOUT_CONNECTION_LOST.text): GAVE_UP,
+    (Code.UNAVAILABLE, table.TIMEOUT_APPLIED_INDEX.text): GAVE_UP,
+    (Code.UNAVAILABLE, table.UNHEALTHY.text): (*GAVE_UP[:2], *FINAL[2:]),
+    # the pinned two do not know what a learner is
+    (Code.UNAVAILABLE, table.NOT_SUPPORTED_FOR_LEARNER.text): (
+        *GAVE_UP[:2],
+        (ELSEWHERE, ELSEWHERE),
+        (ELSEWHERE, ELSEWHERE),
+    ),
     # somebody's deadline or cancellation, while the caller still waits
     (Code.DEADLINE_EXCEEDED, "context deadline exceeded"): (
         (RETURN, RETURN),
         (SWITCH_RETURN, SWITCH_RETURN),
         (RETRY, RETURN),  # clientv3 repeats the write too; rule 1 forbids it here
+        (RETRY, RETURN),
     ),
-    (Code.CANCELLED, "context canceled"): (*FINAL[:2], (RETRY, RETURN)),
-    (Code.CANCELLED, table.REQUEST_CANCELED.text): (*FINAL[:2], (RETRY, RETURN)),
+    (Code.CANCELLED, "context canceled"): CUT_SHORT,
+    (Code.CANCELLED, table.REQUEST_CANCELED.text): CUT_SHORT,
     # what nobody knows, by its code
     (Code.INTERNAL, "stream terminated by RST_STREAM"): (
         (RETRY, RETURN),
         (SWITCH_RETURN, SWITCH_RETURN),
-        (RETURN, RETURN),
+        *FOREIGN[2:],
     ),
-    (Code.UNAVAILABLE, "a text of tomorrow's grpc"): TAKEN,
-    (Code.UNKNOWN, "a panic"): FINAL,
-    (Code.ABORTED, "?"): FINAL,
-    (Code.DATA_LOSS, "?"): FINAL,
+    (Code.UNAVAILABLE, "a text of tomorrow's grpc"): BROKEN,
+    (Code.UNKNOWN, "a panic"): FOREIGN,
+    (Code.ABORTED, "?"): FOREIGN,
+    (Code.DATA_LOSS, "?"): FOREIGN,
     (Code.UNIMPLEMENTED, "unknown service"): FINAL,
     (Code.RESOURCE_EXHAUSTED, "?"): FINAL,
     (Code.FAILED_PRECONDITION, "etcdserver: a text of a later release"): FINAL,
@@ -87,23 +110,23 @@ FAILURES: dict[tuple[Code, str], tuple[Row, Row, Row]] = {
     (Code.NOT_FOUND, table.LEASE_NOT_FOUND.text): FINAL,
     (Code.PERMISSION_DENIED, table.PERMISSION_DENIED.text): FINAL,
     (Code.RESOURCE_EXHAUSTED, table.NO_SPACE.text): FINAL,
-    (Code.UNKNOWN, table.TOO_MANY_REQUESTS.text): FINAL,
+    (Code.UNKNOWN, table.TOO_MANY_REQUESTS.text): (*FINAL[:3], (RETRY, RETRY)),
     (Code.DATA_LOSS, table.CORRUPT.text): FINAL,
     (Code.UNKNOWN, table.NOT_PRIMARY_LESSOR.text): FINAL,
-    (Code.UNKNOWN, table.PROPOSAL_DROPPED.text): FINAL,
-    (Code.UNKNOWN, table.RAFT_STOPPED.text): FINAL,
-    (Code.UNKNOWN, table.LEADER_TRANSFER_TIMEOUT.text): FINAL,
+    (Code.UNKNOWN, table.PROPOSAL_DROPPED.text): RAFTS_OWN,
+    (Code.UNKNOWN, table.RAFT_STOPPED.text): RAFTS_OWN,
+    (Code.UNKNOWN, table.LEADER_TRANSFER_TIMEOUT.text): RAFTS_OWN,
     # tokens
     (Code.UNAUTHENTICATED, table.INVALID_AUTH_TOKEN.text): TOKEN,
-    (Code.INVALID_ARGUMENT, table.AUTH_OLD_REVISION.text): ONLY_ROUND_ROBIN_REFRESHES,
-    (Code.INVALID_ARGUMENT, table.USER_EMPTY.text): ONLY_ROUND_ROBIN_REFRESHES,
+    (Code.INVALID_ARGUMENT, table.AUTH_OLD_REVISION.text): NEWER_REFRESH,
+    (Code.INVALID_ARGUMENT, table.USER_EMPTY.text): NEWER_REFRESH,
     # of watches only
     (Code.CANCELLED, table.WATCH_CANCELED.text): FINAL,
     (Code.INVALID_ARGUMENT, table.AUTH_FAILED.text): FINAL,
     # the same in the auth store's own words, which clientv3 takes for final
-    (Code.UNKNOWN, table.STORE_INVALID_AUTH_TOKEN.text): ONLY_ROUND_ROBIN_REFRESHES,
-    (Code.UNKNOWN, table.STORE_AUTH_OLD_REVISION.text): ONLY_ROUND_ROBIN_REFRESHES,
-    (Code.UNKNOWN, table.STORE_USER_EMPTY.text): ONLY_ROUND_ROBIN_REFRESHES,
+    (Code.UNKNOWN, table.STORE_INVALID_AUTH_TOKEN.text): NEWER_REFRESH,
+    (Code.UNKNOWN, table.STORE_AUTH_OLD_REVISION.text): NEWER_REFRESH,
+    (Code.UNKNOWN, table.STORE_USER_EMPTY.text): NEWER_REFRESH,
     (Code.UNKNOWN, table.STORE_PERMISSION_DENIED.text): FINAL,
 }
 
@@ -116,18 +139,18 @@ def judged(policy: str, failed: CallFailed, rpc: Rpc[Any, Any], *, time_left: bo
     return repeatable, other
 
 
-@pytest.mark.parametrize("position", range(3), ids=POLICIES)
+@pytest.mark.parametrize("position", range(4), ids=POLICIES)
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: f"{failure[0].name}-{failure[1]}")
 def test_every_row(failure: tuple[Code, str], position: int) -> None:
     expected = FAILURES[failure][position]
     assert judged(POLICIES[position], CallFailed(*failure), rpcs.KV_PUT) == expected
 
 
-# The rules behind the rows, as clientv3's code has them, for whatever else there may be
+# The rules behind the rows, clientv3's as its code has them, for whatever else there may be
 
 
 def ruled(policy: str, code: Code, *, known: bool) -> Row:
-    """What a generation makes of an answer by its code; ``known``: the text is one of etcd's."""
+    """What a policy makes of an answer by its code; ``known``: the text is one of etcd's."""
     unavailable, cut_short = (
         code is Code.UNAVAILABLE,
         code in {Code.DEADLINE_EXCEEDED, Code.CANCELLED},
@@ -141,6 +164,12 @@ def ruled(policy: str, code: Code, *, known: bool) -> Row:
             if code in {Code.DEADLINE_EXCEEDED, Code.INTERNAL}:
                 return SWITCH_RETURN, SWITCH_RETURN
             return (SWITCH_RETRY, SWITCH_RETURN) if unavailable else (RETURN, RETURN)
+        case "health_aware":  # whose connection failed is left, and what is not etcd's word
+            if not known and unavailable:
+                return SWITCH_RETRY, SWITCH_RETURN
+            if not known and code in {Code.UNKNOWN, Code.INTERNAL, Code.ABORTED, Code.DATA_LOSS}:
+                return ELSEWHERE, RETURN
+            return (RETRY if unavailable or cut_short else RETURN, RETURN)
         case _:  # cancelled or out of time is tried again while the caller waits; then Unavailable
             return (RETRY if unavailable or cut_short else RETURN, RETURN)
 
@@ -148,6 +177,9 @@ def ruled(policy: str, code: Code, *, known: bool) -> Row:
 DEVIATIONS = {
     # what only later servers and clients know
     table.NOT_SUPPORTED_FOR_LEARNER.text,
+    # only health_aware knows that these changed nothing
+    table.NO_LEADER.text,
+    table.TOO_MANY_REQUESTS.text,
     # never the answer to what may be repeated
     table.UNHEALTHY.text,
     # with a token of its own kind
@@ -204,6 +236,7 @@ def test_every_verdict_on_whatever_may_come_is_one(policy: str) -> None:
         ("pinned_multi", (RETURN, RETURN)),
         ("pinned_single", (SWITCH_RETURN, SWITCH_RETURN)),  # even if it was only a short one
         ("round_robin", (RETURN, RETURN)),
+        ("health_aware", (RETURN, RETURN)),
     ],
 )
 def test_the_callers_own_deadline(policy: str, expected: Row) -> None:
@@ -262,6 +295,7 @@ SINCE_3_2_10 = {
         ("pinned_multi", {rpcs.KV_RANGE}),
         ("pinned_single", SINCE_3_2_10),
         ("round_robin", SINCE_3_2_10),
+        ("health_aware", SINCE_3_2_10),
     ],
 )
 def test_classes(policy: str, repeatable: set[Rpc[Any, Any]]) -> None:
@@ -277,6 +311,7 @@ def test_classes(policy: str, repeatable: set[Rpc[Any, Any]]) -> None:
         ("pinned_multi", Kind.REPEATABLE),
         ("pinned_single", Kind.NON_REPEATABLE),
         ("round_robin", Kind.NON_REPEATABLE),
+        ("health_aware", Kind.REPEATABLE),
     ],
 )
 def test_a_transaction_that_only_reads(policy: str, kind: Kind) -> None:
@@ -293,7 +328,12 @@ def test_a_grant_of_an_id_of_the_callers_own_is_a_write_to_all(policy: str) -> N
 
 @pytest.mark.parametrize(
     ("policy", "others"),
-    [("pinned_multi", RETURN), ("pinned_single", RETURN), ("round_robin", REFRESH)],
+    [
+        ("pinned_multi", RETURN),
+        ("pinned_single", RETURN),
+        ("round_robin", REFRESH),
+        ("health_aware", REFRESH),
+    ],
 )
 def test_whose_token_is_refreshed(policy: str, others: Verdict) -> None:
     """The first two generations do so for KV and Lease only."""
@@ -304,7 +344,7 @@ def test_whose_token_is_refreshed(policy: str, others: Verdict) -> None:
         assert judged(policy, failed, rpc) == (expected, expected)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", MODELS)
 def test_streams_never_move_a_pin(policy: str) -> None:
     """Watches have loops of their own in all three; no verdict of theirs switches an endpoint."""
     errors = BUILT_IN[policy].table

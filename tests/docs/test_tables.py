@@ -15,7 +15,9 @@ import pytest
 
 import etcd_pinwheel
 from etcd_pinwheel import Config
+from etcd_pinwheel.balancers import HealthAwareOptions
 from etcd_pinwheel.client.error_handler import ROUND_ROBIN_TABLE, Cause, Verdict
+from etcd_pinwheel.client.health_aware import HEALTH_AWARE_TABLE
 from etcd_pinwheel.client.pinned_tables import PINNED_MULTI_TABLE, PINNED_SINGLE_TABLE
 from etcd_pinwheel.server_stub.config.flag import Fate
 from etcd_pinwheel.server_stub.config.flags import FLAGS
@@ -90,7 +92,7 @@ def test_verdicts() -> None:
 
 def test_events() -> None:
     source = (ROOT / "client" / "events.py").read_text()
-    emitted = re.findall(r'_emit\(\s*"(\w+)",\s*"(\w+)"', source)
+    emitted = re.findall(r'_(?:emit|report|tell)\(\s*"(\w+)",\s*"(\w+)"', source)
     expected = {f"`{name}`" + " (a warning)" * (level == "warning") for level, name in emitted}
     assert {event for event, _, _ in rows_under(CLIENT, "Event")} == expected
 
@@ -106,8 +108,8 @@ SHORT = {
 }
 
 
-def test_verdicts_of_the_generations() -> None:
-    tables = (PINNED_MULTI_TABLE, PINNED_SINGLE_TABLE, ROUND_ROBIN_TABLE)
+def test_verdicts_of_the_policies() -> None:
+    tables = (PINNED_MULTI_TABLE, PINNED_SINGLE_TABLE, ROUND_ROBIN_TABLE, HEALTH_AWARE_TABLE)
 
     def cell(row: tuple[Verdict, Verdict]) -> str:
         return " / ".join(dict.fromkeys(SHORT[verdict] for verdict in row))
@@ -117,6 +119,14 @@ def test_verdicts_of_the_generations() -> None:
         for cause in Cause
     ]
     assert rows_under(BALANCERS, "Failure") == expected
+
+
+def test_options_of_health_aware() -> None:
+    told = rows_under(BALANCERS, "Option of `health_aware`")
+    defaults = HealthAwareOptions()
+    assert [(name, default) for name, default, _ in told] == [
+        (f"`{option.name}`", f"`{getattr(defaults, option.name)}`") for option in fields(defaults)
+    ]
 
 
 def test_every_public_name_is_on_the_page() -> None:
