@@ -75,6 +75,8 @@ class Goal:
 
     @property
     def limit(self) -> str:
+        if self.at_least is not None and self.at_most is not None:
+            return f"{self.at_least:g} to {self.at_most:g}"
         if self.at_least is not None:
             return f">= {self.at_least:g}"
         return f"<= {self.at_most:g}"

@@ -24,10 +24,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from benchmarks import report
 from benchmarks.failover import faults, numbers, settings, tables
 from benchmarks.failover.campaign import Campaign
-from benchmarks.failover.claims import Finding, findings
+from benchmarks.failover.claims import WITH_STREAMS, Finding, findings
 from benchmarks.failover.docs import write_docs
 from benchmarks.failover.faults import Fault
-from benchmarks.failover.figures import audit
+from benchmarks.failover.figures import audit, audit_events
 from benchmarks.failover.keep import as_json
 from benchmarks.failover.page import write_html
 from benchmarks.failover.run import Results, Rider, play, riders_of, without
@@ -241,13 +241,13 @@ def show(campaign: Campaign, found: Sequence[Finding], console: Console) -> None
 
 
 def broken(results: Results) -> bool:
-    """Say whether a promise of ours was broken; failed calls are no such thing, lost writes are."""
-    audits = [
-        audit(outcome.recording)
-        for outcome in results.outcomes
-        if outcome.setting in settings.BY_NAME
-    ]
-    return any(each.lost or each.twice or each.stale_reads for each in audits)
+    """Say whether a promise of ours was broken: by a lost write or event, not by a failed call."""
+    ours = [outcome for outcome in results.outcomes if outcome.setting in settings.BY_NAME]
+    audits = [audit(outcome.recording) for outcome in ours]
+    watched = {fault.name for fault in WITH_STREAMS}
+    return any(each.lost or each.twice or each.stale_reads for each in audits) or any(
+        audit_events(outcome.recording).wrong for outcome in ours if outcome.fault in watched
+    )
 
 
 def end(_number: int, _frame: object) -> None:

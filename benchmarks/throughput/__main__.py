@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from benchmarks import report
 from benchmarks.report import Table
-from benchmarks.throughput import servers, tables
+from benchmarks.throughput import overhead, servers, tables
 from benchmarks.throughput.contenders import TASKS, THREADS
 from benchmarks.throughput.run import Bench, Plan
 from benchmarks.throughput.turn import Turn, Turns
@@ -75,7 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts = report.machine()
     bench, turns = measure(plan, console)
     facts["cores busy with other things during a turn"] = disturbance(turns)
-    sections = lay_out(Turns(turns), plan, bench)
+    picks = overhead.picks_us(plan.rounds)
+    goals = [*tables.goals(Turns(turns), plan), *overhead.picks_goals(picks)]
+    sections = [
+        *lay_out(Turns(turns), plan, bench),
+        overhead.picks_table(picks),
+        report.goals_table(goals),
+    ]
     report.show(console, sections)
     console.print("; ".join(f"{name}: {value}" for name, value in facts.items()))
     for who, why in bench.left_out.items():
@@ -89,9 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "machine": facts,
         "releases": bench.releases,
         "left out": bench.left_out,
-        "goals": [
-            asdict(goal) | {"verdict": goal.verdict} for goal in tables.goals(Turns(turns), plan)
-        ],
+        "goals": [asdict(goal) | {"verdict": goal.verdict} for goal in goals],
         "turns": [asdict(turn) for turn in turns],
     }
     console.print(f"numbers: {report.save_json('throughput', numbers)}")
@@ -121,18 +125,14 @@ def disturbance(turns: Sequence[Turn]) -> str:
 
 
 def lay_out(turns: Turns, plan: Plan, bench: Bench) -> list[Table]:
-    """Make the tables of a run."""
+    """Make the tables of the turns."""
     clients = [
         tables.clients_table(turns, server, world, plan)
         for world in plan.worlds
         for server in plan.servers
         if server in bench.servers
     ]
-    return [
-        *clients,
-        tables.servers_table(turns, plan),
-        report.goals_table(tables.goals(turns, plan)),
-    ]
+    return [*clients, tables.servers_table(turns, plan)]
 
 
 if __name__ == "__main__":

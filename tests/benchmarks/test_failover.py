@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from benchmarks.failover.job import Job
 from benchmarks.failover.keep import as_json
 from benchmarks.failover.loads import LoadProcess
 from benchmarks.failover.page import page
+from benchmarks.failover.record import Stored, WatchEvent
 from benchmarks.failover.run import Missing, Results
 from benchmarks.failover.settings import ALL, Setting
 from benchmarks.peers import Peer, PeerUnavailable
@@ -95,6 +97,14 @@ def test_a_broken_promise_is_told_and_a_failed_call_is_none() -> None:
     assert not failover.broken(Results([outcome(steady(10, 10))]))
     assert failover.broken(Results([outcome(steady(10))]))  # acknowledged, and the store is empty
     assert not failover.broken(Results([outcome(steady(10), setting="aetcd")]))
+    stored = {number: Stored(1, number + 2) for number in range(10)}
+    told = [WatchEvent(3.0, number, number + 2) for number in range(10)]
+    for watched, is_broken in ((told, False), (told[:-1], True), ([*told, told[-1]], True)):
+        seen = outcome(steady(10), fault=faults.IDLE_HANG.name, stored=stored, watched=watched)
+        assert failover.broken(Results([seen])) == is_broken
+        assert not failover.broken(Results([replace(seen, fault=faults.HANG_NUMBERS.name)])), (
+            "nobody watches"
+        )
 
 
 def test_the_page_needs_nothing_from_elsewhere() -> None:

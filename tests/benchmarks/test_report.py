@@ -31,6 +31,9 @@ def test_a_table_is_markdown_with_numbers_to_the_right() -> None:
         (Goal("speed", 0.35, at_least=0.35), "met"),
         (Goal("speed", 0.34, at_least=0.35), "missed"),
         (Goal("speed", None, at_least=0.35), "not measured"),
+        (Goal("like theirs", 1.0, at_least=0.9, at_most=1.1), "met"),
+        (Goal("like theirs", 0.89, at_least=0.9, at_most=1.1), "missed"),
+        (Goal("like theirs", 1.11, at_least=0.9, at_most=1.1), "missed"),
     ],
 )
 def test_a_goal_is_met_up_to_its_limit_and_never_unmeasured(goal: Goal, verdict: str) -> None:
@@ -39,10 +42,15 @@ def test_a_goal_is_met_up_to_its_limit_and_never_unmeasured(goal: Goal, verdict:
 
 
 def test_goals_show_limit_and_verdict() -> None:
-    table = goals_table([Goal("cost", 1.2, at_most=1.15), Goal("speed", None, at_least=0.35)])
-    assert list(table.rows) == [
+    goals = [
+        Goal("cost", 1.2, at_most=1.15),
+        Goal("speed", None, at_least=0.35),
+        Goal("like theirs", 1.0, at_least=0.9, at_most=1.1),
+    ]
+    assert list(goals_table(goals).rows) == [
         ("cost", "1.20", "<= 1.15", "missed"),
         ("speed", "-", ">= 0.35", "not measured"),
+        ("like theirs", "1.00", "0.9 to 1.1", "met"),
     ]
 
 

@@ -16,6 +16,7 @@ from benchmarks.throughput.servers import ECHO, ETCD, OURS
 from benchmarks.throughput.turn import Cell, Turn, Turns
 from benchmarks.throughput.wire import Trailers, frame
 from benchmarks.throughput.worker import KEYS, VALUE, keys_from
+from etcd_pinwheel.client.generations import BUILT_IN
 
 PLAN = Plan(rounds=2, seconds=0.1, warm_up_seconds=0.0, callers=(1, 128))
 
@@ -135,6 +136,7 @@ def test_a_tiny_run_measures_every_cell(tmp_path: Path, monkeypatch: pytest.Monk
     (written,) = tmp_path.glob("throughput-*.json")
     numbers = json.loads(written.read_text())
     assert numbers["left out"] == {}
+    assert sum("a pick" in goal["text"] for goal in numbers["goals"]) == len(BUILT_IN)
     assert code == 0
     assert all(turn["calls"] > 0 and not turn["failed"] for turn in numbers["turns"])
 
@@ -146,5 +148,10 @@ async def test_our_overhead_is_measured_on_calls_that_work() -> None:
     assert found.value == VALUE
     awaited = await overhead.AioFace().get("k")
     assert awaited == found
+    picks = overhead.picks_us(rounds=1)
+    assert set(picks) == set(BUILT_IN)
+    assert min(picks.values()) > 0
+    (goal, *_) = overhead.picks_goals({"round_robin": 3.5})
+    assert goal.verdict == "missed"
     table = overhead.overhead_table([("put", 1.0, 5.25)])
     assert table.rows == [("put", "1.0", "5.2", "4.2")]
