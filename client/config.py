@@ -223,7 +223,10 @@ def _read_file(path: PathLike) -> dict[str, Any]:
     settings = parsed.get("etcd_pinwheel", parsed)
     _check_mapping("etcd_pinwheel", settings)
     _check_names(os.fspath(path), settings)
-    return dict(settings)
+    return {  # TOML has no None
+        name: None if name in _MAY_BE_OFF and _is_off(value) else value
+        for name, value in settings.items()
+    }
 
 
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -241,11 +244,15 @@ def _from_text(variable: str, name: str, text: str) -> Any:
     try:
         if name in _INTEGERS:
             return int(text)
-        if name in _MAY_BE_OFF and text.lower() in {"", "none", "off"}:
+        if name in _MAY_BE_OFF and (not text or _is_off(text)):
             return None
         return float(text) if name in _SECONDS else text
     except ValueError:
         raise ConfigError(variable, f"a number is needed, not {text!r}") from None
+
+
+def _is_off(value: Any) -> bool:
+    return isinstance(value, str) and value.lower() in {"none", "off"}
 
 
 def _seconds(name: str, value: Any) -> float | None:

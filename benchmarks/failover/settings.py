@@ -37,8 +37,8 @@ class Setting:
             f"endpoints = [{listed}]",
             f'balancer = "{self.policy}"',
             f"timeout = {DEADLINE_SECONDS}",
-            # TOML has no None: so seldom that it never comes to a ping. The timeout holds for
-            # the pings that grpc sends to measure the bandwidth, too.
+            # So seldom that it never comes to a ping. The timeout holds for the pings that grpc
+            # sends to measure the bandwidth, too.
             f"keepalive_time = {PING_SECONDS if self.pings else _NEVER_SECONDS}",
             f"keepalive_timeout = {PING_TIMEOUT_SECONDS if self.pings else _NEVER_SECONDS}",
             *(f"{name} = {value}" for name, value in self.extra),

@@ -63,6 +63,17 @@ def test_a_file_with_a_table_around_the_settings(tmp_path: Path) -> None:
     assert Config.from_toml(path).timeout == 7.0
 
 
+@pytest.mark.parametrize("name", ["keepalive_time", "sync_interval"])
+def test_what_may_be_off_is_off_in_a_file(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "etcd.toml"
+    path.write_text(f"{name} = 'none'")
+    assert getattr(Config.from_toml(path), name) is None
+    for wrong in (f"{name} = ''", "keepalive_timeout = 'none'"):
+        path.write_text(wrong)
+        with pytest.raises(ConfigError, match="a positive number of seconds is needed"):
+            Config.from_toml(path)
+
+
 def test_variables() -> None:
     environ = {
         "ETCD_PINWHEEL_ENDPOINTS": "a:1, https://b:2",
