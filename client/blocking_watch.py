@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from .blocking import wait_seconds
 from .blocking_streams import BlockingPump, BlockingStreams
 from .watch import WatchBatch, WatchEvent, WatchOptions, wait_error
 from .watch_handle import WatchHandle
@@ -139,7 +140,7 @@ class Watch(WatchHandle[BlockingPump[Any, Any]]):
         if deadline == math.inf:
             return self._news.wait()
         left = deadline - time.monotonic()
-        return left > 0 and (self._news.wait(left) or True)
+        return left > 0 and (self._news.wait(wait_seconds(left)) or True)
 
 
 def _deadline(timeout: float | None) -> float:

@@ -50,6 +50,12 @@ _ENDS: Final = frozenset({Verdict.RETURN, Verdict.FAIL_OVER_AND_RETURN, Verdict.
 
 LEAST_ATTEMPT_SECONDS: Final = 0.001
 """With less time left than this, an attempt is not worth sending."""
+ENDLESS_SECONDS: Final = 1e9
+"""As much is no timeout: grpc's clock ends in 2262, and what would end later, it ends at once."""
+
+
+def _ended(seconds: float) -> float:
+    return seconds if seconds < ENDLESS_SECONDS else math.inf
 
 
 class Call:
@@ -73,7 +79,7 @@ class Call:
         self.connections = connections
         self._table = table
         self._retry_rule = retry_rule
-        self.timeout_seconds = timeout_seconds
+        self.timeout_seconds = _ended(timeout_seconds)
         self.retry: Retry = retry
         """What becomes of a write whose outcome is unknown, unless its operation is told."""
         self._turns = retry_turns or RetryTurns(MAX_CONCURRENT_RETRIES, Random(0))
@@ -396,7 +402,7 @@ class Call:
             return self.timeout_seconds
         if not timeout > 0:
             raise InvalidArgument(f"timeout: a positive number of seconds is needed, not {timeout}")
-        return timeout
+        return _ended(timeout)
 
     def _story(
         self,

@@ -158,8 +158,9 @@ class SnapshotSearch:
         self._tried: list[str] = []
         self._tokens_refused = 0
         started = time.monotonic()
-        self._begin_by = started + call.allowance(timeout)
-        self._end_by = math.inf if timeout is None else started + timeout
+        allowed_seconds = call.allowance(timeout)
+        self._begin_by = started + allowed_seconds
+        self._end_by = math.inf if timeout is None else started + allowed_seconds
 
     @property
     def left_seconds(self) -> float | None:

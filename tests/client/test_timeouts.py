@@ -49,15 +49,21 @@ def test_a_setting_without_an_end(face: Any, setting: str, option: str) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("seconds", [math.inf, 1e10, 2.0**70])
 @pytest.mark.parametrize("whose", ["the call's", "the client's"])
-def test_no_timeout(whose: str, server: LocalMember, connect: Connect) -> None:
-    settings = {"timeout": math.inf}
+def test_no_timeout(whose: str, seconds: float, server: LocalMember, connect: Connect) -> None:
+    settings = {"timeout": seconds}
     mine, theirs = (settings, {}) if whose == "the call's" else ({}, settings)
     etcd = connect([server.endpoint], **theirs)
+    assert etcd.put("k", "v", **mine).revision
+    assert etcd.get("k", **mine).value == b"v"
     granted = etcd.leases.grant(60, **mine)
     assert etcd.leases.keep_alive_once(granted, **mine) == 60
-    with etcd.watch("k", **mine), etcd.lease(60, **mine) as lease:
+    with etcd.watch("k", **mine) as watch, etcd.lease(60, **mine) as lease:
+        etcd.put("k", "w")
+        assert watch.next_event(seconds).value == b"w"
         assert not lease.lost.is_set()
+    assert etcd.maintenance.status(etcd.config.endpoints[0].url, **mine).leader
     assert sum(map(len, etcd.maintenance.snapshot_chunks(**mine))) > 0
 
 
