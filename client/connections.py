@@ -281,12 +281,10 @@ class Connections:
             }
 
     def reasons(self) -> dict[str, str]:
-        """Say why each endpoint that is not connected is not."""
-        return {
-            url: view.reason or f"{view.state.value}, no reason known"
-            for url, view in self.view().items()
-            if view.state is not LinkState.READY
-        } or ({"discovery_srv": self.missing} if not self._links and self.missing else {})
+        """Say of each endpoint that serves no calls why it does not."""
+        if not self._links and self.missing:
+            return {"discovery_srv": self.missing}
+        return {url: view.trouble for url, view in self.view().items() if view.trouble}
 
     def link(self, url: str) -> Link:
         """Find one endpoint's link; KeyError when it is not among the endpoints."""

@@ -151,3 +151,12 @@ class EndpointView:
     """The balancer's opinion."""
     health: Health | None = None
     """What the last probe found out, if the balancer has asked for any; ``health_aware`` does."""
+
+    @property
+    def trouble(self) -> str:
+        """Why no call goes there that needs a quorum; empty where one would."""
+        if self.state is not LinkState.READY:
+            return self.reason or f"{self.state.value}, no reason known"
+        if not self.standing.eligible:
+            return f"connected, but {self.standing.reason or 'not in use'}"
+        return ""

@@ -95,6 +95,8 @@ class Streams(Generic[AnyPump]):
         else:
             kind, code = NotSent, Code.UNAVAILABLE
             text = "nothing was sent: no endpoint served the stream"
+        if isinstance(machine.last_error, CallError):  # e.g. that the only endpoint is a learner
+            text = f"{text}; it ended last with: {machine.last_error.text}"
         error = kind(
             text,
             code=code,

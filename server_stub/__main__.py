@@ -22,7 +22,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Imports nothing before it is needed: ``--version`` is asked by scripts, often, and answers
     in the time that Python takes to start.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except ModuleNotFoundError as missing:
+        if (missing.name or __package__).startswith("etcd_pinwheel"):
+            raise
+        hint = "what the server needs is installed by: pip install 'etcd-pinwheel[server]'"
+        print(f"{missing}; {hint}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _main(arguments: list[str]) -> int:
     if arguments in (["--version"], ["-version"]):
         return _print_version()
     if arguments[:1] == [RESTORE]:

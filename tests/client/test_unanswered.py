@@ -103,11 +103,13 @@ def test_a_stream_that_was_refused_has_done_nothing(ask: Any, refusal: Exception
         ConnectionLost(CLOSED_UNDER_STREAM, code=Code.UNAVAILABLE),
     ],
 )
-def test_a_stream_that_ended_otherwise_may_have_done_something(ask: Any, end: Exception) -> None:
+def test_a_stream_that_ended_otherwise_may_have_done_something(ask: Any, end: CallError) -> None:
     machine, asked = ask()
     machine.opened(0.0)
     machine.broke(end, 0.0)
-    assert isinstance(told_of(machine, asked), TimedOut)
+    error = told_of(machine, asked)
+    assert isinstance(error, TimedOut)
+    assert error.text == f"not answered within 2.5 s; it ended last with: {end.text}"
 
 
 def test_a_renewal_that_could_not_be_written_says_nothing_of_those_before_it() -> None:
