@@ -51,13 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     taken = measure(plan, console)
     samples = Samples(taken)
     goals = tables.goals(samples)
-    sections = [
-        tables.speed_table(samples, plan),
-        tables.cost_table(samples, plan),
-        tables.fanout_table(samples, plan),
-        tables.growth_table(samples, plan),
-        report.goals_table(goals),
-    ]
+    sections = [*tables.tables(samples, plan), report.goals_table(goals)]
     report.show(console, sections)
     failed = [sample for sample in taken if sample.error]
     for sample in failed:

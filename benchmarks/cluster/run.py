@@ -59,19 +59,24 @@ class Plan:
     @property
     def steps(self) -> int:
         """How many samples a run takes of each side."""
-        growth = len(self.sizes) * len(GROWTH)
+        growth = len(self.sizes) * (len(GROWTH) + 1)
         return self.rounds * (len(self.loads) + len(self.watchers) + growth)
 
 
-GROWTH = (Load("put", CROWD, LEADER), Load("get", CROWD, LEADER))
+GROWTH = (
+    Load("put", CROWD, LEADER),
+    Load("get", CROWD, LEADER),
+    Load(SERIALIZABLE_GET, CROWD, FOLLOWER),
+)
+GROWTH_WATCHERS = 100
 
 
 def fanout_row(watchers: int) -> str:
     return f"{watchers} watcher{'s' if watchers > 1 else ''}"
 
 
-def growth_row(size: int, load: Load) -> str:
-    return f"{size:,} keys: {load.row}"
+def growth_row(size: int, row: str) -> str:
+    return f"{size:,} keys: {row}"
 
 
 class Bench:
@@ -104,8 +109,10 @@ class Bench:
             filled = size
             for number in range(self._plan.rounds):
                 for load in GROWTH:
-                    row = growth_row(size, load)
+                    row = growth_row(size, load.row)
                     yield from self._both(number, row, self._measured(load), done)
+                row = growth_row(size, fanout_row(GROWTH_WATCHERS))
+                yield from self._both(number, row, self._fanned_out(GROWTH_WATCHERS), done)
 
     def _both(
         self,
@@ -128,14 +135,15 @@ class Bench:
             before = side.cpu_seconds()
             tally = self._turn(side, load, self._plan.seconds)
             used = [after - was for after, was in zip(side.cpu_seconds(), before, strict=True)]
-            calls = tally["calls"]
+            calls, resident = tally["calls"], side.resident_bytes()
             return {
                 "rate": calls / tally["seconds"],
                 "p50_ms": tally["p50_ms"],
                 "p99_ms": tally["p99_ms"],
                 "leader_us": used[0] / calls * 1e6,
                 "follower_us": sum(used[1:]) / len(used[1:]) / calls * 1e6,
-                "resident_mb": side.resident_bytes() / MEGABYTE,
+                "leader_mb": resident[0] / MEGABYTE,
+                "follower_mb": sum(resident[1:]) / len(resident[1:]) / MEGABYTE,
             }
 
         return measure

@@ -40,9 +40,9 @@ class Side:
         """User and system time of each member so far, the leader first."""
         return [_cpu_seconds(member) for member in self.members]
 
-    def resident_bytes(self) -> int:
-        """What the leader holds in memory."""
-        return int(psutil.Process(self.leader.pid).memory_info().rss)
+    def resident_bytes(self) -> list[int]:
+        """What each member holds in memory, the leader first."""
+        return [int(psutil.Process(each.pid).memory_info().rss) for each in self.members]
 
     def find_leader(self) -> None:
         """Look again who leads: elections happen."""

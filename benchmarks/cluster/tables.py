@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from benchmarks.cluster.run import CROWD, GROWTH, LEADER, Load, Plan, fanout_row, growth_row
+from collections.abc import Iterator, Sequence
+
+from benchmarks.cluster.run import (
+    CROWD,
+    GROWTH,
+    GROWTH_WATCHERS,
+    LEADER,
+    Load,
+    Plan,
+    fanout_row,
+    growth_row,
+)
 from benchmarks.cluster.samples import Samples
 from benchmarks.cluster.sides import ETCD, OURS
 from benchmarks.report import Goal, Table
@@ -19,16 +30,15 @@ def number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def speed_table(samples: Samples, plan: Plan) -> Table:
-    rows = []
-    for load in plan.loads:
-        row = [load.row]
+def speed_table(title: str, samples: Samples, rows: Sequence[str]) -> Table:
+    def cells(row: str) -> Iterator[str]:
+        yield row
         for side in (ETCD, OURS):
-            row.append(number(samples.median(side, load.row, "rate"), ",.0f"))
-            row.append(number(samples.median(side, load.row, "p50_ms"), ".2f"))
-            row.append(number(samples.median(side, load.row, "p99_ms"), ".1f"))
-        row.append(number(samples.ratio(load.row, "rate", OURS, ETCD), ".2f"))
-        rows.append(row)
+            yield number(samples.median(side, row, "rate"), ",.0f")
+            yield number(samples.median(side, row, "p50_ms"), ".2f")
+            yield number(samples.median(side, row, "p99_ms"), ".1f")
+        yield number(samples.ratio(row, "rate", OURS, ETCD), ".2f")
+
     header = (
         "",
         "etcd: a second",
@@ -39,33 +49,47 @@ def speed_table(samples: Samples, plan: Plan) -> Table:
         "p99 ms",
         "ratio",
     )
-    return Table("Calls", header, rows, "Ratio: our calls a second to etcd's, within a round.")
+    note = "Ratio: our calls a second to etcd's, within a round."
+    return Table(title, header, [list(cells(row)) for row in rows], note)
 
 
-def cost_table(samples: Samples, plan: Plan) -> Table:
-    rows = []
-    for load in plan.loads:
-        row = [load.row]
-        for side in (ETCD, OURS):
-            row.append(number(samples.median(side, load.row, "leader_us"), ",.0f"))
-            row.append(number(samples.median(side, load.row, "follower_us"), ",.0f"))
-        rows.append(row)
+def cost_table(title: str, samples: Samples, rows: Sequence[str]) -> Table:
     header = ("", "etcd: leader us", "follower us", "ours: leader us", "follower us")
     note = "CPU time of a process, in microseconds a call; of the followers, the mean."
-    return Table("What a call costs whom", header, rows, note)
+    return Table(title, header, [_of_each(samples, row, "us") for row in rows], note)
+
+
+def memory_table(samples: Samples, plan: Plan) -> Table:
+    header = ("", "etcd: leader MB", "follower MB", "ours: leader MB", "follower MB")
+    rows = [
+        [f"{size:,} keys", *_of_each(samples, growth_row(size, CROWD_PUTS.row), "mb")[1:]]
+        for size in plan.sizes
+    ]
+    return Table("Memory", header, rows, "Resident in a process; of the followers, the mean.")
+
+
+def _of_each(samples: Samples, row: str, unit: str) -> list[str]:
+    """What it is at a leader and at a follower, for both sides."""
+    return [
+        row,
+        *(
+            number(samples.median(side, row, f"{member}_{unit}"), ",.0f")
+            for side in (ETCD, OURS)
+            for member in ("leader", "follower")
+        ),
+    ]
 
 
 def fanout_table(samples: Samples, plan: Plan) -> Table:
+    names = [fanout_row(watchers) for watchers in plan.watchers]
+    names += [growth_row(size, fanout_row(GROWTH_WATCHERS)) for size in plan.sizes]
     rows = [
         [
-            fanout_row(watchers),
-            *(
-                number(samples.median(side, fanout_row(watchers), "all_ms"), ".2f")
-                for side in (ETCD, OURS)
-            ),
-            number(samples.ratio(fanout_row(watchers), "all_ms", OURS, ETCD), ".2f"),
+            name,
+            *(number(samples.median(side, name, "all_ms"), ".2f") for side in (ETCD, OURS)),
+            number(samples.ratio(name, "all_ms", OURS, ETCD), ".2f"),
         ]
-        for watchers in plan.watchers
+        for name in names
     ]
     note = (
         "Milliseconds from a put at the leader until every watcher, all at a follower and on one "
@@ -74,18 +98,18 @@ def fanout_table(samples: Samples, plan: Plan) -> Table:
     return Table("Watch fan-out", ("", "etcd", "ours", "ratio"), rows, note)
 
 
-def growth_table(samples: Samples, plan: Plan) -> Table:
-    rows = []
-    for size in plan.sizes:
-        for load in GROWTH:
-            key = growth_row(size, load)
-            row = [key]
-            for side in (ETCD, OURS):
-                row.append(number(samples.median(side, key, "rate"), ",.0f"))
-                row.append(number(samples.median(side, key, "resident_mb"), ",.0f"))
-            rows.append([*row, number(samples.ratio(key, "rate", OURS, ETCD), ".2f")])
-    header = ("", "etcd: a second", "MB", "ours: a second", "MB", "ratio")
-    return Table("With more keys", header, rows, "MB: resident in the leader's process.")
+def tables(samples: Samples, plan: Plan) -> list[Table]:
+    """All that a run shows."""
+    rows = [load.row for load in plan.loads]
+    grown = [growth_row(size, load.row) for size in plan.sizes for load in GROWTH]
+    return [
+        speed_table("Calls", samples, rows),
+        cost_table("What a call costs whom", samples, rows),
+        fanout_table(samples, plan),
+        speed_table("Calls with more keys", samples, grown),
+        cost_table("What a call costs whom with more keys", samples, grown),
+        memory_table(samples, plan),
+    ]
 
 
 def goals(samples: Samples) -> list[Goal]:
