@@ -12,6 +12,7 @@ from typing import Self
 from ..protos.rpcs import LEASE_LEASE_KEEP_ALIVE
 from . import lease as flows
 from .aio_streams import AsyncStreams
+from .arguments import seconds
 from .errors import EtcdError
 from .flow import awaiting
 from .keep_alive import Keeper, LossReason
@@ -131,10 +132,10 @@ class AsyncLeases:
         Travels on the stream that all of the client's leases share. Raises LeaseNotFound,
         and Unauthenticated when name or password are wrong.
         """
-        allowed_seconds = self._call.allowance(timeout)
+        keeper = Keeper(to_lease_id(lease), None, once=True)
+        allowed_seconds = self._call.allowance(seconds("timeout", timeout))
         self._streams.begin()
         machine, pump = self._streams.keeping()
-        keeper = Keeper(to_lease_id(lease), None, once=True)
         answered = asyncio.Event()
         pump.on_wake(keeper, answered.set)
         try:

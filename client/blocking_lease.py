@@ -11,6 +11,7 @@ from typing import Self
 
 from ..protos.rpcs import LEASE_LEASE_KEEP_ALIVE
 from . import lease as flows
+from .arguments import seconds
 from .blocking import wait_seconds
 from .blocking_streams import BlockingStreams
 from .errors import EtcdError
@@ -118,10 +119,10 @@ class Leases:
         Travels on the stream that all of the client's leases share. Raises LeaseNotFound,
         and Unauthenticated when name or password are wrong.
         """
-        allowed_seconds = self._call.allowance(timeout)
+        keeper = Keeper(to_lease_id(lease), None, once=True)
+        allowed_seconds = self._call.allowance(seconds("timeout", timeout))
         self._streams.begin()
         machine, pump = self._streams.keeping()
-        keeper = Keeper(to_lease_id(lease), None, once=True)
         answered = threading.Event()
         pump.on_wake(keeper, answered.set)
         try:

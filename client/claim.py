@@ -57,7 +57,7 @@ def passes(error: EtcdError) -> bool:
 
 def prefix_of(name: KeyLike) -> bytes:
     """Where the claims to a thing are."""
-    if not (prefix := to_bytes(name)):
+    if not (prefix := to_bytes(name, "name")):
         raise InvalidArgument("a name is needed: that of the election or the lock")
     return prefix + b"/"
 

@@ -19,6 +19,7 @@ from random import Random
 from typing import Any, Final, Generic, TypeVar
 
 from . import claim, lease
+from .arguments import seconds
 from .call import Call
 from .claim import Line
 from .claim_loss import ClaimLoss, Sentinel
@@ -76,17 +77,18 @@ def options(
         raise InvalidArgument(
             f"a lease that is kept alive is needed, as client.lease(ttl) makes it, not {lease!r}"
         )
-    if timeout is not None and not timeout >= 0:
-        raise InvalidArgument(f"timeout: seconds are needed, not {timeout}")
-    wait_seconds = math.inf if timeout is None else timeout
-    return ClaimOptions(claim.prefix_of(name), to_bytes(value), lease is None, wait_seconds)
+    allowed_seconds = seconds("timeout", timeout, or_zero=True)
+    wait_seconds = math.inf if allowed_seconds is None else allowed_seconds
+    return ClaimOptions(
+        claim.prefix_of(name), to_bytes(value, "value"), lease is None, wait_seconds
+    )
 
 
 def lease_of_its_own(call: Call, ttl: int | None) -> lease.Opening:
     """Have the lease of a claim granted, and keep it alive."""
-    seconds = ttl or 0  # None was checked
+    ttl_seconds = ttl or 0  # None was checked
     return lambda: claim.settled(
-        lambda left, doubts: lease.kept(call, seconds, 0, left, doubts), call.timeout_seconds
+        lambda left, doubts: lease.kept(call, ttl_seconds, 0, left, doubts), call.timeout_seconds
     )
 
 
@@ -273,7 +275,7 @@ class ClaimHandle(Generic[AnyClaimLoss]):
 
     def _rename(self, value: KeyLike, timeout: float | None) -> Recipe[None]:
         """Give the claim another value."""
-        own, wanted = self._held(), to_bytes(value)
+        own, wanted = self._held(), to_bytes(value, "value")
         self.lost.check()
         flow = claim.rename(self._call, own, self._lease.id, wanted, timeout)
         renamed = yield from ask(flow)

@@ -97,7 +97,7 @@ class Comparable:
 
     def _right_side(self, operand: Any) -> int | bytes:
         if self._target == "value":
-            return to_bytes(operand)
+            return to_bytes(operand, "value")
         if self._target == "lease":
             return to_lease_id(operand)
         if not isinstance(operand, int) or isinstance(operand, bool):

@@ -15,6 +15,7 @@ from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, SupportsInt, TypeAlias, TypedDict
 
+from .arguments import is_text
 from .endpoints import Endpoint, PathLike, Tls, parse_endpoints
 from .errors import ConfigError
 from .retries import MAX_CONCURRENT_RETRIES, Retry, check_retry_setting
@@ -284,13 +285,7 @@ def _check_credentials(username: Any, password: Any) -> None:
 
 
 def _is_text(value: Any) -> bool:
-    if not isinstance(value, str) or not value:
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return is_text(value) and value != ""
 
 
 def _check_mapping(name: str, value: Any) -> None:

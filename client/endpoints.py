@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
+from .arguments import is_text
 from .errors import ConfigError
 
 DEFAULT_PORT: Final = 2379
@@ -37,6 +38,8 @@ class Tls:
         if (self.cert is None) != (self.key is None):
             lone, missing = ("cert", "key") if self.key is None else ("key", "cert")
             raise ConfigError(missing, f"needed, since {lone} is given")
+        if self.server_name is not None and not is_text(self.server_name):
+            raise ConfigError("server_name", f"text is needed, not {self.server_name!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,8 @@ def _from_mapping(given: Mapping[str, Any]) -> Endpoint:
 
 def normalise(url: str) -> str:
     """Bring an endpoint into the form that it is named by, e.g. ``http://10.0.0.1:2379``."""
+    if not is_text(url):
+        raise ConfigError("url", f"an endpoint is text, e.g. https://10.0.0.1:2379, not {url!r}")
     text = url.strip()
     if text.startswith(("unix:", "unixs:")):
         return _normalise_unix(text)
@@ -165,3 +170,5 @@ def read_pem(field: str, source: PathLike | bytes | None) -> bytes | None:
         return Path(source).read_bytes()
     except OSError as error:
         raise ConfigError(field, f"cannot read {os.fspath(source)}: {error.strerror}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(field, f"a path or bytes is needed: {error}") from error

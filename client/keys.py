@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
+from .arguments import INT64_MAX, INT64_MIN, flag
 from .errors import InvalidArgument
 
 KeyLike: TypeAlias = str | bytes | bytearray | memoryview
@@ -24,26 +25,31 @@ class HasLeaseId(Protocol):
 LeaseLike: TypeAlias = int | HasLeaseId
 
 
-def to_bytes(value: KeyLike) -> bytes:
-    """Take bytes as they are and a str as UTF-8."""
+def to_bytes(value: KeyLike, field: str = "key") -> bytes:
+    """Take bytes as they are and a str as UTF-8; ``field`` names them where they are neither."""
     if type(value) is bytes:
         return value
     if isinstance(value, str):
-        return value.encode()
+        try:
+            return value.encode()
+        except UnicodeEncodeError as error:
+            problem = f"{field}: a str that can be encoded, or bytes, is needed: {error}"
+            raise InvalidArgument(problem) from error
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
-    raise InvalidArgument(f"str or bytes is needed, not {type(value).__name__}: {value!r}")
+    raise InvalidArgument(f"{field}: str or bytes is needed, not {type(value).__name__}: {value!r}")
 
 
 def to_lease_id(lease: LeaseLike | None) -> int:
     """Take a lease's number, or a lease object; None is 0, no lease."""
     if lease is None:
         return 0
-    if isinstance(lease, int):
-        return lease
-    if isinstance(lease, HasLeaseId):
-        return lease.id
-    raise InvalidArgument(f"a lease or its id is needed, not {type(lease).__name__}: {lease!r}")
+    lease_id = lease.id if not isinstance(lease, int) and isinstance(lease, HasLeaseId) else lease
+    is_number = isinstance(lease_id, int) and not isinstance(lease_id, bool)
+    if is_number and INT64_MIN <= lease_id <= INT64_MAX:
+        return lease_id
+    what = f"{type(lease).__name__}: {lease!r}"
+    raise InvalidArgument(f"lease: a lease or its id, of 64 bits, is needed, not {what}")
 
 
 def prefix_end(prefix: bytes) -> bytes:
@@ -63,9 +69,10 @@ def to_range(
     start = to_bytes(key)
     if range_end is None and not prefix and not from_key:
         return start, b""
+    prefix, from_key = flag("prefix", prefix), flag("from_key", from_key)
     if (range_end is not None) + prefix + from_key > 1:
         raise InvalidArgument("give one of range_end, prefix and from_key")
     if range_end is not None:
-        return start, to_bytes(range_end)
+        return start, to_bytes(range_end, "range_end")
     end = prefix_end(start) if prefix else FROM_KEY
     return start or b"\0", end

@@ -239,7 +239,7 @@ def put(
     Raises LeaseNotFound, KeyNotFound, NoSpace, RequestTooLarge; OutcomeUnknown when it may have
     been written or not.
     """
-    request = PutRequest(key=to_bytes(key), value=to_bytes(value))
+    request = PutRequest(key=to_bytes(key), value=to_bytes(value, "value"))
     if lease is not None or prev_kv or ignore_value or ignore_lease:
         request.lease = to_lease_id(lease)
         request.prev_kv = prev_kv

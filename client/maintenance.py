@@ -17,7 +17,7 @@ from ..protos import etcdserverpb as pb
 from ..protos import rpcs
 from ..protos.rpc import Rpc
 from .call import Call
-from .errors import CallError
+from .errors import CallError, InvalidArgument
 from .flow import Flow
 from .members import MemberLike, id_of
 from .results import Header
@@ -149,12 +149,16 @@ def disarm(
     call: Call, alarm: Alarm | None = None, *, timeout: float | None = None
 ) -> Flow[tuple[Alarm, ...]]:
     """Take an alarm back, or all that are raised; answers with those that were."""
+    if alarm is not None and not isinstance(alarm, Alarm):
+        raise InvalidArgument(f"alarm: one as alarms() tells it is needed, not {alarm!r}")
     deadline = call.deadline(timeout)
     chosen = (yield from alarms(call, timeout=call.left(deadline))) if alarm is None else (alarm,)
     disarmed: tuple[Alarm, ...] = ()
     for one in chosen:
         request = pb.AlarmRequest(
-            action=pb.AlarmRequest.DEACTIVATE, memberID=one.member_id, alarm=one.type.value
+            action=pb.AlarmRequest.DEACTIVATE,
+            memberID=one.member_id,
+            alarm=AlarmType(one.type).value,
         )
         reply = yield from call(rpcs.MAINTENANCE_ALARM, request, call.left(deadline))
         disarmed += _alarms_of(reply)

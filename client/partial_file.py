@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
+from .errors import InvalidArgument
+
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _LOOK: Final = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """How to open what is there already, whatever that is."""
@@ -26,8 +28,11 @@ class PartialFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Raises FileExistsError when another one is being written there; OSError."""
-        self._path = Path(path)
+        """Raises FileExistsError when another one is being written there; OSError.
+
+        Raises InvalidArgument when no file can have that name.
+        """
+        self._path = _named(path)
         self._part = self._path.with_name(self._path.name + ".part")
         descriptor = self._begin()
         while descriptor is None:
@@ -132,3 +137,11 @@ class PartialFile:
         except OSError as error:
             error.filename = error.filename or str(self._part)
             raise
+
+
+def _named(path: str | os.PathLike[str]) -> Path:
+    with suppress(TypeError, ValueError):
+        named = Path(path)
+        if named.name and b"\0" not in os.fsencode(named):
+            return named
+    raise InvalidArgument(f"path: the name of a file is needed, not {path!r}")

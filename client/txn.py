@@ -69,7 +69,7 @@ def put(
     """Write one key, as ``Client.put``; answers with a PutResult."""
     request = PutRequest(
         key=to_bytes(key),
-        value=to_bytes(value),
+        value=to_bytes(value, "value"),
         lease=to_lease_id(lease),
         prev_kv=prev_kv,
         ignore_value=ignore_value,

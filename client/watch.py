@@ -10,6 +10,7 @@ from typing import Final
 
 from ..protos.etcdserverpb import WatchCreateRequest
 from ..protos.mvccpb import Event
+from .arguments import flag, revision, seconds, whole_number
 from .call import Call
 from .errors import InvalidArgument, WaitTimedOut
 from .keys import KeyLike, to_range
@@ -139,21 +140,22 @@ def watch(
     (Compacted).
     """
     start, end = to_range(key, range_end, prefix, from_key)
-    if start_revision < 0:
-        raise InvalidArgument(f"start_revision is {start_revision}: it cannot be negative")
-    if buffer_events < 1:
-        raise InvalidArgument(f"buffer_events is {buffer_events}: at least 1 is needed")
     request = WatchCreateRequest(
         key=start,
         range_end=end,
-        start_revision=start_revision,
-        prev_kv=prev_kv,
+        start_revision=revision("start_revision", start_revision),
+        prev_kv=flag("prev_kv", prev_kv),
         filters=_filters(filters),
-        progress_notify=progress_notify,
-        fragment=call.receive_limited if fragment is None else fragment,
+        progress_notify=flag("progress_notify", progress_notify),
+        fragment=call.receive_limited if fragment is None else flag("fragment", fragment),
     )
-    seconds = call.allowance(timeout)
-    return WatchOptions(request, require_leader, buffer_events, max_outage, seconds)
+    return WatchOptions(
+        request,
+        flag("require_leader", require_leader),
+        whole_number("buffer_events", buffer_events, 1),
+        seconds("max_outage", max_outage),
+        call.allowance(seconds("timeout", timeout)),
+    )
 
 
 _FILTERS: Final = {
@@ -165,8 +167,9 @@ _FILTERS: Final = {
 def _filters(filters: Iterable[WatchFilter | str]) -> list[WatchCreateRequest.FilterType]:
     try:
         return [_FILTERS[WatchFilter(each)] for each in filters]
-    except ValueError as error:
-        raise InvalidArgument(f"filters: {error}; there are noput and nodelete") from None
+    except (TypeError, ValueError) as error:
+        problem = f"filters: a list of noput, nodelete or both is needed: {error}"
+        raise InvalidArgument(problem) from None
 
 
 class Reading:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from etcd_pinwheel import (
+    Alarm,
     Compacted,
     FutureRevision,
     InvalidArgument,
@@ -308,27 +309,91 @@ def test_a_request_larger_than_the_server_takes(etcd: Any) -> None:
     assert etcd.get("k") is None
 
 
+TLS = {"url": "https://127.0.0.1:1"}
+
+
 @pytest.mark.parametrize(
     ("call", "problem"),
     [
-        (lambda etcd: etcd.get(5), "str or bytes"),
-        (lambda etcd: etcd.put("k", None), "str or bytes"),
+        (lambda etcd: etcd.get(5), "^key: str or bytes"),
+        (lambda etcd: etcd.get("\ud800"), "^key: a str that can be encoded"),
+        (lambda etcd: etcd.put("k", None), "^value: str or bytes"),
+        (lambda etcd: etcd.put("k", "\ud800"), "^value: a str that can be encoded"),
         (lambda etcd: etcd.get("k", revision=2**70), "out of range"),
         (lambda etcd: etcd.get("k", revision="seven"), "int|argument"),
         (lambda etcd: etcd.get("k", timeout=0), "timeout"),
         (lambda etcd: etcd.get("k", timeout=float("nan")), "timeout"),
         (lambda etcd: etcd.range("k", "l", prefix=True), "one of range_end"),
+        (lambda etcd: etcd.range("k", "\ud800"), "^range_end: a str that can be encoded"),
+        (lambda etcd: etcd.range("k", prefix="no"), "^prefix: True or False"),
         (lambda etcd: next(etcd.pages(5)), "str or bytes"),
         (lambda etcd: next(etcd.pages("k", revision=2**70)), "out of range"),
         (lambda etcd: next(etcd.pages("k", page_size="ten")), "not supported"),
         (lambda etcd: etcd.range("k", sort_by="colour"), "sort_by"),
         (lambda etcd: etcd.range("k", order="up"), "order"),
         (lambda etcd: etcd.put("k", "v", lease="seven"), "lease"),
+        (lambda etcd: etcd.put("k", "v", lease=True), "^lease: .*64 bits"),
+        (lambda etcd: etcd.leases.revoke(2**63), "^lease: .*64 bits"),
         (lambda etcd: etcd.txn().when(True), "condition"),
         (lambda etcd: etcd.txn().then("put"), "operation"),
+        (lambda etcd: value("k") == "\ud800", "^value: a str that can be encoded"),
+        (lambda etcd: version("\ud800"), "^key: a str that can be encoded"),
+        (lambda etcd: version("k", from_key="no"), "^from_key: True or False"),
+        (lambda etcd: etcd.maintenance.status(1), "endpoint is text.* not 1$"),
+        (lambda etcd: etcd.maintenance.status("\ud800"), "endpoint is text"),
+        (lambda etcd: etcd.maintenance.defragment(None), "endpoint is text.* not None$"),
+        (lambda etcd: etcd.maintenance.move_leader(1, endpoint=1), "endpoint is text"),
+        (lambda etcd: etcd.maintenance.disarm(1), "^alarm: .* not 1$"),
+        (lambda etcd: etcd.maintenance.disarm(Alarm(1, "none")), "AlarmType"),  # type: ignore[arg-type]
+        (lambda etcd: etcd.set_endpoints("\ud800"), r"^endpoints\[0\]: an endpoint is text"),
+        (lambda etcd: etcd.set_endpoints("unix:///\udcff"), r"^endpoints\[0\]: "),
+        (lambda etcd: etcd.set_endpoints({**TLS, "ca": "\ud800"}), r"ca: a path or bytes"),
+        (lambda etcd: etcd.set_endpoints({**TLS, "ca": 1}), r"ca: a path or bytes"),
+        (
+            lambda etcd: etcd.set_endpoints({**TLS, "server_name": "\ud800"}),
+            r"^endpoints\[0\]\.server_name: text",
+        ),
     ],
 )
 def test_misuse_is_found_before_anything_is_sent(etcd: Any, call: Any, problem: str) -> None:
     with pytest.raises(InvalidArgument, match=f"(?i){problem}"):
         call(etcd)
     assert all(view.calls == 0 for view in etcd.endpoints.values())
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        (lambda etcd: etcd.leases.keep_alive_once(2**70), "^lease: .*64 bits"),
+        (lambda etcd: etcd.leases.keep_alive_once(-(2**63) - 1), "^lease: .*64 bits"),
+        (lambda etcd: etcd.leases.keep_alive_once(True), "^lease: .*64 bits"),
+        (lambda etcd: etcd.leases.keep_alive_once(LeaseWith("seven")), "^lease: .*64 bits"),
+        (lambda etcd: etcd.leases.keep_alive_once(7, timeout="x"), "^timeout: a positive"),
+        (lambda etcd: etcd.election("\ud800"), "^name: a str that can be encoded"),
+        (lambda etcd: etcd.election("e").campaign("\ud800", ttl=5), "^value: a str that can"),
+        (lambda etcd: etcd.election("e").campaign("v", ttl=5, timeout="x"), "^timeout: .* 0 or"),
+        (lambda etcd: etcd.lock("\ud800", ttl=5), "^name: a str that can be encoded"),
+        (lambda etcd: etcd.lock(5, ttl=5), "^name: str or bytes"),
+        (lambda etcd: etcd.lock("l", ttl=5, timeout=-1), "^timeout: .* 0 or more"),
+        (lambda etcd: etcd.lock("l", ttl=5, timeout=float("nan")), "^timeout: .* 0 or more"),
+        (lambda etcd: etcd.maintenance.snapshot("\ud800"), "^path: "),
+        (lambda etcd: etcd.maintenance.snapshot("a\0b"), "^path: "),
+        (lambda etcd: etcd.maintenance.snapshot(""), "^path: "),
+        (lambda etcd: etcd.maintenance.snapshot(None), "^path: "),
+        (lambda etcd: next(etcd.maintenance.snapshot_chunks(endpoint=1)), "endpoint is text"),
+        (lambda etcd: next(etcd.maintenance.snapshot_chunks(timeout="x")), "^timeout: a positive"),
+    ],
+)
+def test_misuse_of_what_is_no_single_call_is_found_as_early(
+    etcd: Any, call: Any, problem: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=problem):
+        call(etcd)
+    assert all(view.calls == view.streams == 0 for view in etcd.endpoints.values())
+
+
+class LeaseWith:
+    """Something like a lease, but for what its id is."""
+
+    def __init__(self, id_: object) -> None:
+        self.id = id_

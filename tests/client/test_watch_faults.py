@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from etcd_pinwheel import (
     NotEtcd,
     NotSent,
     WatchCanceled,
+    WatchFilter,
     WatchInterrupted,
 )
 from etcd_pinwheel.server_stub.local import FaultProxy, LocalMember
@@ -253,13 +255,62 @@ def test_a_server_that_is_no_etcd_is_an_error(connect: Connect) -> None:
         server.stop(None).wait()
 
 
+NAN, INF = float("nan"), float("inf")
+A_REVISION = "a whole number from 0 to 9223372036854775807"
+A_LIST = "a list of noput, nodelete or both"
+A_COUNT = "a whole number from 1 on"
+A_TIME = "a positive number of seconds"
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "needed"),
+    [
+        ("start_revision", [-1, 2**63, 2**70, None, 1.5, 1.0, "x", True], A_REVISION),
+        ("filters", [None, 1, "noput", ["nothing"], [["noput"]]], A_LIST),
+        ("buffer_events", [0, -1, None, "x", NAN, INF, 1.5, True], A_COUNT),
+        ("max_outage", [0, -1, "x", NAN, True, [], 1j], A_TIME),
+        ("timeout", [0, "x", NAN, True], A_TIME),
+        ("prev_kv", ["no", None, 2, 0.5], "True or False"),
+        ("progress_notify", ["no", None], "True or False"),
+        ("fragment", ["no", 2], "True or False"),
+        ("require_leader", ["no", None], "True or False"),
+        ("prefix", ["no", 2], "True or False"),
+        ("from_key", ["no", 2], "True or False"),
+        ("range_end", [5], "str or bytes"),
+        ("range_end", ["\ud800"], "a str that can be encoded, or bytes,"),
+        ("key", ["\ud800"], "a str that can be encoded, or bytes,"),
+    ],
+)
+def test_an_option_that_cannot_be_is_told_at_once(
+    etcd: Any, field: str, values: list[Any], needed: str
+) -> None:
+    for value in values:
+        with pytest.raises(InvalidArgument, match=f"^{field}: {needed} is needed"):
+            etcd.watch(**{"key": "w", field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("start_revision", 2**63 - 1),
+        ("buffer_events", 2**70),
+        ("max_outage", 10**400),
+        ("max_outage", INF),
+        ("max_outage", Fraction(60)),
+        ("timeout", 10**400),
+        ("timeout", INF),
+        ("filters", {"noput", WatchFilter.NODELETE}),
+        ("prev_kv", 1),
+    ],
+)
+def test_an_option_that_can_just_be_is_taken(direct: Client, field: str, value: Any) -> None:
+    with direct.watch(**{"key": "w", field: value}) as watch:
+        assert watch.established
+
+
 def test_misuse_is_told_at_once(etcd: Any) -> None:
-    with pytest.raises(InvalidArgument):
+    with pytest.raises(InvalidArgument, match="one of range_end"):
         etcd.watch("w", prefix=True, from_key=True)
-    with pytest.raises(InvalidArgument):
-        etcd.watch("w", start_revision=-1)
-    with pytest.raises(InvalidArgument):
-        etcd.watch("w", filters=["nothing"])
     with pytest.raises(InvalidArgument, match="open the watch first"):
         etcd.watch("w").next_event(SHORT)
     with etcd.watch("w") as watch, pytest.raises(InvalidArgument, match="once"):
