@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
-from functools import update_wrapper
+from functools import update_wrapper, wraps
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -141,6 +141,19 @@ def _refuse(error: Exception) -> NoReturn:
     if within is None:  # raised by the very act of calling: arguments that do not fit
         raise error
     raise_as_misuse(error)
+
+
+def part(make: Callable[P, T]) -> Callable[P, T]:
+    """Have what makes a part of a request, before there is a call, tell misuse as a call does."""
+
+    @wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return make(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            _refuse(error)
+
+    return made
 
 
 def awaiting(

@@ -28,7 +28,7 @@ from .call import Call
 from .compare import Compare
 from .error_handler import Kind
 from .errors import InvalidArgument
-from .flow import Flow
+from .flow import Flow, part
 from .keys import KeyLike, LeaseLike, to_bytes, to_lease_id, to_range
 from .kv import Order, SortBy, range_request
 from .results import TxnResult
@@ -57,6 +57,7 @@ class Op:
         return self._request
 
 
+@part
 def put(
     key: KeyLike,
     value: KeyLike = b"",
@@ -78,6 +79,7 @@ def put(
     return Op(RequestOp(request_put=request))
 
 
+@part
 def get(
     key: KeyLike,
     range_end: KeyLike | None = None,
@@ -117,6 +119,7 @@ def get(
     return Op(RequestOp(request_range=request))
 
 
+@part
 def delete(
     key: KeyLike,
     range_end: KeyLike | None = None,

@@ -336,6 +336,9 @@ TLS = {"url": "https://127.0.0.1:1"}
         (lambda etcd: etcd.leases.revoke(2**63), "^lease: .*64 bits"),
         (lambda etcd: etcd.txn().when(True), "condition"),
         (lambda etcd: etcd.txn().then("put"), "operation"),
+        (lambda etcd: put("k", prev_kv="no"), "int"),  # type: ignore[arg-type]
+        (lambda etcd: get("k", revision=2**70), "out of range"),
+        (lambda etcd: delete("k", prev_kv="no"), "int"),  # type: ignore[arg-type]
         (lambda etcd: value("k") == "\ud800", "^value: a str that can be encoded"),
         (lambda etcd: version("\ud800"), "^key: a str that can be encoded"),
         (lambda etcd: version("k", from_key="no"), "^from_key: True or False"),
