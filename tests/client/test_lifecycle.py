@@ -55,13 +55,14 @@ def test_closing_leaves_no_thread_and_no_socket(server: LocalMember) -> None:
 
 
 async def test_closing_leaves_no_task_and_no_socket(server: LocalMember) -> None:
-    first = AsyncClient([server.endpoint])  # grpc.aio makes one thread and a pair of sockets, once
+    """But for the pair of its own that grpc.aio makes once, and 1.60 now and then anew."""
+    first = AsyncClient([server.endpoint])
     await first.put("k", "v")
     await first.close()
     before_tasks, before_sockets = asyncio.all_tasks(), sockets()
     client = AsyncClient([server.endpoint, "127.0.0.1:1"])
     await client.put("k", "v")
-    opened = sockets() - before_sockets
+    opened = {each for each in sockets() - before_sockets if each[2]}  # those that lead somewhere
     assert opened
     await client.close()
     assert asyncio.all_tasks() == before_tasks
