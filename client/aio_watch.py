@@ -51,8 +51,10 @@ class AsyncWatch(WatchHandle[AsyncPump[Any, Any]]):
     async def request_progress(self) -> None:
         """Have the server say how far this watch has got; it comes as a batch without events.
 
-        The server keeps silent while it is still sending the past. In etcd before 3.4.25 and
-        3.5.8 the answer may overtake events that are on their way (etcd issue 15220).
+        It is asked again until every watch of the client has caught up, for only then does it
+        answer; the bundled server and recent etcd (PR 20229) also wait for each ``start_revision``
+        that lies in the future. etcd before 3.4.25 and 3.5.8 answers at once, and the answer may
+        overtake events that are on their way (etcd issue 15220).
         """
         self._ask_progress()
 

@@ -65,6 +65,8 @@ from .watcher import NO_ID, Taken, Watcher, WatcherState
 CREATE_PATIENCE_SECONDS: Final = 5.0
 """A creation unanswered for so long means a member that hangs: try another."""
 RECHECK_SECONDS: Final = 1.0
+PROGRESS_PATIENCE_SECONDS: Final = 0.5
+"""A server forgets a question for progress while any watch of the stream is behind: ask again."""
 FATAL: Final = (NotEtcd, PermissionDenied, ReplyTooLarge, Unauthenticated)
 """Ends of a stream that every further stream would come to as well."""
 
@@ -91,6 +93,8 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
         self._live: dict[int, Watcher] = {}
         self._parked: set[Watcher] = set()
         self._progress_wanted: set[Watcher] = set()
+        self._ask_again_at: float | None = None
+        """When the question for progress counts as forgotten; None: none is under way."""
         self._cancelled: set[int] = set()
         """Ids that the server was told to cancel, and whose events may still come in."""
         self._behind: dict[Watcher, int] = {}
@@ -135,7 +139,7 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
             return ()
         self._progress_wanted.add(watcher)
         if watcher.state is WatcherState.LIVE:
-            self._send_progress_request()
+            self._ask_for_progress(now)
         return self._settle(now)
 
     def revision_read(self, header: ResponseHeader | None, now: float) -> Actions[WatchRequest]:
@@ -183,6 +187,7 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
 
     def _on_open(self, now: float) -> None:
         self._opened += 1
+        self._ask_again_at = None
         self._create_next(now)
 
     def _on_message(self, message: WatchResponse, now: float) -> None:
@@ -226,6 +231,8 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
         if self._recheck_at is not None and self._recheck_at <= now:
             self._recheck_at = None
             self._read_revision()
+        if self._ask_again_at is not None and self._is_progress_awaited():
+            self._ask_for_progress(now)
 
     def _on_close(self, error: Exception) -> None:
         for watcher in [*self._waiting(), *self._live.values(), *self._parked]:
@@ -237,6 +244,8 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
             times.append(self._created_by)
         if self._recheck_at is not None:
             times.append(self._recheck_at)
+        if self._ask_again_at is not None and self._is_progress_awaited():
+            times.append(self._ask_again_at)
         earliest = min(times, default=_NEVER)
         return None if earliest == _NEVER else earliest
 
@@ -307,6 +316,7 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
             self._enqueue(watcher, now)
 
     def _on_manual_progress(self, response: WatchResponse) -> None:
+        self._ask_again_at = None
         for watcher in [w for w in self._progress_wanted if w.state is WatcherState.LIVE]:
             self._progress_wanted.discard(watcher)
             watcher.progressed(response.header.revision, exact=False)
@@ -344,11 +354,18 @@ class WatchMachine(StreamMachine[WatchRequest, WatchResponse]):
             watcher.attempts += 1
             self._created_by = now + CREATE_PATIENCE_SECONDS
             self._send(WatchRequest(create_request=watcher.creation()))
-        elif self._creating is None and self._progress_wanted:
-            self._send_progress_request()
+        elif self._creating is None and self._is_progress_awaited():
+            self._ask_for_progress(now)
 
-    def _send_progress_request(self) -> None:
-        self._send(WatchRequest(progress_request=WatchProgressRequest()))
+    def _ask_for_progress(self, now: float) -> None:
+        """Ask once for all watches that want it, unless the answer may be on its way."""
+        if self._ask_again_at is None or self._ask_again_at <= now:
+            self._ask_again_at = now + PROGRESS_PATIENCE_SECONDS
+            self._send(WatchRequest(progress_request=WatchProgressRequest()))
+
+    def _is_progress_awaited(self) -> bool:
+        """Tell whether an answer would be news to anybody; who is not served asks when it is."""
+        return any(watcher.state is WatcherState.LIVE for watcher in self._progress_wanted)
 
     def _cancel_on_server(self, watch_id: int) -> None:
         if watch_id not in self._cancelled:

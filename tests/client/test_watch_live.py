@@ -26,6 +26,7 @@ from etcd_pinwheel import (
     EventType,
     ReplyTooLarge,
     WaitTimedOut,
+    put,
 )
 from etcd_pinwheel.server_stub.local import LocalMember
 
@@ -215,6 +216,33 @@ def test_progress_on_request(etcd: Any) -> None:
         assert batch.revision == watch.revision == revision
         with pytest.raises(WaitTimedOut):
             other.next_batch(SHORT)
+
+
+def test_progress_comes_once_all_watches_have_caught_up(etcd: Any, direct: Client) -> None:
+    """The server forgets who asks while any watch of the stream is behind."""
+    others = [put(f"other/{number}", "x") for number in range(100)]
+    changes = [direct.txn().then(put("w", str(number)), *others) for number in range(200)]
+    revisions = [change.commit().revision for change in changes]
+    with etcd.watch("x") as beside, etcd.watch("w", start_revision=revisions[0]) as behind:
+        beside.request_progress()
+        behind.request_progress()
+        assert beside.next_batch(SOON).revision == revisions[-1]
+        batches = [behind.next_batch(SOON) for _ in range(len(revisions) + 1)]
+    assert [batch.revision for batch in batches if batch.events] == revisions
+    assert [batch.revision for batch in batches if batch.is_progress] == [revisions[-1]]
+
+
+def test_progress_comes_once_no_watch_waits_for_its_start(etcd: Any, make: str) -> None:
+    """etcd 3.5.1 tells of it at once, our server as later releases once the start is there."""
+    revision = etcd.put("other", "1").revision
+    with etcd.watch("w") as watch, etcd.watch("w", start_revision=revision + 2):
+        watch.request_progress()
+        if make == "ours":
+            with pytest.raises(WaitTimedOut):
+                watch.next_batch(SHORT)
+            etcd.put("other", "2")
+            revision = etcd.put("other", "3").revision
+        assert watch.next_batch(SOON).revision == revision
 
 
 @pytest.mark.slow
