@@ -184,7 +184,7 @@ _TIMEOUT_TEXTS: Final = frozenset(
 )
 
 
-_GOS_DEADLINE: Final = "context deadline exceeded"
+GOS_DEADLINE: Final = "context deadline exceeded"
 """How etcd, with code Unknown, may answer a call just when the caller's own deadline passes."""
 
 
@@ -210,7 +210,7 @@ def diagnose(failed: CallFailed, *, time_left: bool) -> Trouble:
     """Find out what happened. ``time_left``: whether the call's own deadline is yet to come."""
     row = table.BY_TEXT.get(failed.text)
     code = failed.code if row is None else row.code
-    if code is Code.UNKNOWN and failed.text == _GOS_DEADLINE and not time_left:
+    if code is Code.UNKNOWN and failed.text == GOS_DEADLINE and not time_left:
         code = Code.DEADLINE_EXCEEDED
     if row is not None:
         cause = _cause_of_refusal(row)

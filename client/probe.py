@@ -12,6 +12,7 @@ from ..protos.errors import Code
 from ..protos.etcdserverpb import RangeRequest, StatusRequest, StatusResponse
 from ..protos.rpc import Rpc
 from ..protos.rpcs import KV_RANGE, MAINTENANCE_STATUS
+from .error_handler import GOS_DEADLINE
 from .flow import REQUIRE_LEADER, CallFailed, Flow, Metadata, Send
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ def _by_a_read(link: Link, timeout_seconds: float, token: Metadata) -> Flow[Heal
 
 
 def _code(failed: CallFailed) -> Code:
-    """What a failure means; etcd sends some refusals with another code."""
+    """What a failure means; etcd sends some refusals, and that time is up, with another code."""
+    if failed.text == GOS_DEADLINE:
+        return Code.DEADLINE_EXCEEDED
     row = table.BY_TEXT.get(failed.text)
     return failed.code if row is None else row.code

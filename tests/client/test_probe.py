@@ -23,6 +23,7 @@ NOT_SERVING = HealthCheckResponse(status=HealthCheckResponse.NOT_SERVING)
 FOLLOWER = StatusResponse(leader=7, raftTerm=3, raftAppliedIndex=90)
 LEARNER = StatusResponse(leader=7, isLearner=True)
 TIMED_OUT = CallFailed(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+GOS_TIME_IS_UP = CallFailed(Code.UNKNOWN, "context deadline exceeded")
 
 
 def asked(
@@ -152,8 +153,18 @@ def test_in_brief_a_refusal_tells_why(refusal: table.Refusal, expected: Health) 
     assert asked(CallFailed(refusal.code, refusal.text), brief=True)[1] == expected
 
 
+def test_that_its_time_was_up_is_no_answer_though_etcd_says_so_with_another_code() -> None:
+    _, health = asked(SERVING, FOLLOWER, GOS_TIME_IS_UP)
+    assert (health.serving, health.has_leader) == (True, False)
+
+
 @pytest.mark.parametrize(
-    "failed", [TIMED_OUT, CallFailed(Code.UNAVAILABLE, "Stream removed (Socket closed)")]
+    "failed",
+    [
+        TIMED_OUT,
+        GOS_TIME_IS_UP,
+        CallFailed(Code.UNAVAILABLE, "Stream removed (Socket closed)"),
+    ],
 )
 def test_in_brief_no_answer_is_none(failed: CallFailed) -> None:
     _, health = asked(failed, brief=True)
