@@ -12,7 +12,6 @@ from typing import Self
 from ..protos.rpcs import LEASE_LEASE_KEEP_ALIVE
 from . import lease as flows
 from .aio_streams import AsyncStreams
-from .arguments import seconds
 from .errors import EtcdError
 from .flow import awaiting
 from .keep_alive import Keeper, LossReason
@@ -133,7 +132,7 @@ class AsyncLeases:
         and Unauthenticated when name or password are wrong.
         """
         keeper = Keeper(to_lease_id(lease), None, once=True)
-        allowed_seconds = self._call.allowance(seconds("timeout", timeout))
+        allowed_seconds = self._call.allowance(timeout)
         self._streams.begin()
         machine, pump = self._streams.keeping()
         answered = asyncio.Event()

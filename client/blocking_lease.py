@@ -11,7 +11,6 @@ from typing import Self
 
 from ..protos.rpcs import LEASE_LEASE_KEEP_ALIVE
 from . import lease as flows
-from .arguments import seconds
 from .blocking import wait_seconds
 from .blocking_streams import BlockingStreams
 from .errors import EtcdError
@@ -120,7 +119,7 @@ class Leases:
         and Unauthenticated when name or password are wrong.
         """
         keeper = Keeper(to_lease_id(lease), None, once=True)
-        allowed_seconds = self._call.allowance(seconds("timeout", timeout))
+        allowed_seconds = self._call.allowance(timeout)
         self._streams.begin()
         machine, pump = self._streams.keeping()
         answered = threading.Event()

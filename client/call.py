@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from ..balancers.api import Failure, Need
 from ..protos.rpc import Rpc
 from ..protos.rpcs import AUTH_AUTHENTICATE
-from . import events
+from . import arguments, events
 from .connections import Connections, Link
 from .credentials import Credentials, Token
 from .endpoints import normalise
@@ -398,11 +398,8 @@ class Call:
 
         Raises InvalidArgument.
         """
-        if timeout is None:
-            return self.timeout_seconds
-        if not timeout > 0:
-            raise InvalidArgument(f"timeout: a positive number of seconds is needed, not {timeout}")
-        return _ended(timeout)
+        asked_seconds = arguments.seconds("timeout", timeout)
+        return self.timeout_seconds if asked_seconds is None else _ended(asked_seconds)
 
     def _story(
         self,

@@ -20,7 +20,6 @@ from typing import Final, TypeAlias
 from ..protos.errors import Code
 from ..protos.etcdserverpb import SnapshotResponse
 from ..protos.rpcs import MAINTENANCE_SNAPSHOT
-from .arguments import seconds
 from .call import Call
 from .connections import Link
 from .endpoints import normalise
@@ -158,7 +157,6 @@ class SnapshotSearch:
         self._backoff = Backoff(Random(), initial_seconds=0.05, max_seconds=1.0)
         self._tried: list[str] = []
         self._tokens_refused = 0
-        timeout = seconds("timeout", timeout)
         started = time.monotonic()
         allowed_seconds = call.allowance(timeout)
         self._begin_by = started + allowed_seconds

@@ -154,7 +154,7 @@ def watch(
         flag("require_leader", require_leader),
         whole_number("buffer_events", buffer_events, 1),
         seconds("max_outage", max_outage),
-        call.allowance(seconds("timeout", timeout)),
+        call.allowance(timeout),
     )
 
 
